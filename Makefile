@@ -1,0 +1,105 @@
+# Everything that is done with Tollmesh. Each target sets up what it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NODE := deploy/node
+NPM := $(shell command -v npm || echo "$(CURDIR)/$(BIN)/npm")
+# npm from the package index puts node beside the interpreter; programs of npm packages look for it.
+export PATH := $(PATH):$(CURDIR)/$(BIN)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+PROGRAMS := $(VENV)/.programs
+NODE_RUNTIME := $(NODE)/node_modules/.runtime
+NODE_ALL := $(NODE)/node_modules/.all
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit("Tollmesh needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=python3.11 or newer." if sys.version_info < (3, 11) else 0)'
+	@echo "Making the virtual environment $(VENV)/ ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade --constraint constraints.txt pip
+	@touch $@
+
+$(PROGRAMS): $(VENV)/.created pyproject.toml protos/pyproject.toml constraints.txt
+	@echo "Installing what Tollmesh needs into $(VENV)/ ..."
+	@$(PIP) install --constraint constraints.txt --editable protos --editable . --group dev
+	@touch $@
+
+.PHONY: install
+install: $(PROGRAMS) ## install everything into .venv/ (the command: .venv/bin/tollmesh)
+
+$(NODE_RUNTIME): $(PROGRAMS) $(NODE)/package-lock.json
+	@command -v npm >/dev/null || $(PIP) install --constraint constraints.txt --group node
+	@echo "Installing the local chain (anvil) into $(NODE)/ ..."
+	@cd $(NODE) && "$(NPM)" ci --omit=dev --silent
+	@touch $@
+
+$(NODE_ALL): $(PROGRAMS) $(NODE)/package-lock.json
+	@command -v npm >/dev/null || $(PIP) install --constraint constraints.txt --group node
+	@echo "Installing the programs that the tests run (anvil, buf, auto-dag-data) into $(NODE)/ ..."
+	@cd $(NODE) && "$(NPM)" ci --silent
+	@touch $@ $(NODE_RUNTIME)
+
+.PHONY: demo
+demo: $(NODE_RUNTIME) ## the main job, start to end, on this machine: publish, download twice, check the bill
+	@$(BIN)/tollmesh demo
+
+.PHONY: up
+up: $(NODE_RUNTIME) ## leave a mesh running and print what to try
+	@$(BIN)/tollmesh up
+
+.PHONY: test
+test: $(NODE_ALL) ## every check: layout, lint, types, protos, unit, mesh and a short chaos run
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest -m "not fdb"
+
+.PHONY: lint
+lint: $(PROGRAMS) ## ruff, rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: type
+type: $(PROGRAMS) ## mypy, strict
+	@$(BIN)/mypy
+
+.PHONY: check
+check: lint type protos-check ## lint, type and protos-check
+
+.PHONY: protos
+protos: $(PROGRAMS) ## generate the stubs beside the protos
+	@$(BIN)/python protos/generate.py
+
+.PHONY: protos-check
+protos-check: $(PROGRAMS) ## generate again and demand no difference
+	@$(BIN)/python protos/generate.py --check
+
+.PHONY: stubs
+stubs: $(PROGRAMS) ## build the wheel of the stubs that other teams install, into dist/
+	@$(BIN)/python -m build --installer pip --wheel --outdir dist protos
+	@ls dist/*.whl
+
+.PHONY: bench
+bench: $(NODE_RUNTIME) ## debits a second beside a no-op call on the same server, as ratios
+	@$(BIN)/python -m bench.debits
+
+.PHONY: chaos
+chaos: $(PROGRAMS) ## kill the credit service 50 times under load and account for every debit
+	@$(BIN)/python -m pytest tests/mesh/test_chaos.py --chaos-kills 50 -s
+
+.PHONY: test-fdb
+test-fdb: $(PROGRAMS) ## the store's and the ledger's suites on the cluster of FDB_CLUSTER_FILE
+	@test -n "$${FDB_CLUSTER_FILE:-}" || { echo "make test-fdb: set FDB_CLUSTER_FILE to the cluster file of a running FoundationDB cluster" >&2; exit 1; }
+	@$(BIN)/python -m pytest -m fdb
+
+.PHONY: clean
+clean: ## remove what make made here (not the mesh's data in .tollmesh/)
+	@rm -rf $(VENV) dist build *.egg-info protos/build protos/*.egg-info $(NODE)/node_modules
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The services of Tollmesh: run each as ``python -m services.NAME``."""

@@ -1,0 +1,1 @@
+"""The chain service: files on blockchains, read verified and published."""

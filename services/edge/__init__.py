@@ -1,0 +1,1 @@
+"""The edge service: a cache near the reader, paid by the byte."""

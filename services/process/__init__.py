@@ -1,0 +1,1 @@
+"""How a process of the mesh starts and stops: settings, logs, signals. Knows no domain."""

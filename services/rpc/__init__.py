@@ -1,0 +1,1 @@
+"""How a process speaks gRPC: server faces, client, errors. Knows no domain."""

@@ -1,0 +1,1 @@
+"""The ordered key-value store with strictly serializable transactions, and its engines."""

@@ -1,0 +1,35 @@
+"""What a store raises. Services translate these to their contract's errors (see rpc.errors)."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """The root of this module's errors."""
+
+
+class StoreOverloadedError(StoreError):
+    """Too many operations wait; nothing was done. Try again later."""
+
+
+class StoreUnavailableError(StoreError):
+    """The engine cannot be reached or cannot write; the outcome is unknown."""
+
+
+class StoreClosedError(StoreUnavailableError):
+    """The store was closed; nothing was done."""
+
+
+class VersionUnknownError(StoreError):
+    """A read asked for a version that no commit has had."""
+
+
+class OperationTooLargeError(StoreError):
+    """An operation wrote or read more than the port allows; nothing was written."""
+
+
+class AppendedRangeError(StoreError):
+    """An operation tried to read what it had appended itself: a mistake in the operation."""
+
+
+class EngineMissingError(StoreError):
+    """The engine's library is not installed; the message says what to install."""
