@@ -33,3 +33,11 @@ class AppendedRangeError(StoreError):
 
 class EngineMissingError(StoreError):
     """The engine's library is not installed; the message says what to install."""
+
+
+class RequestIdReusedError(StoreError):
+    """A request id was used for a different request (see ``requests``); nothing was written."""
+
+
+class PageTokenInvalidError(StoreError):
+    """A page token is not one that the listing gave (see ``pages``)."""
