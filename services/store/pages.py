@@ -1,6 +1,6 @@
 """Pages of a listing: where the next one begins, as a token that only this listing accepts.
 
-A token is opaque to callers: base64url without padding of a tag (TAG_BYTES) and the position: it
+A token is opaque to callers: base64url without padding of a tag (TAG_BYTES) and the position, which
 is the last key of the page without the listing's prefix. The tag is a hash of the listing's name,
 its parameters and the position: a token that was cut, mistyped, or taken from another listing is
 refused. It is no signature, and needs none: whatever the position, a page stays inside its listing.

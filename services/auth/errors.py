@@ -1,0 +1,104 @@
+"""What the auth service answers besides success. A reason, a code and a class each.
+
+No message tells more than its reason does: a wrong secret and an unknown key are one error.
+"""
+
+from __future__ import annotations
+
+import grpc
+from tollmesh.errors.v1 import errors_pb2 as reasons
+
+from services.rpc.errors import ServiceError
+
+
+class CredentialMissingError(ServiceError):
+    """No credential was given. Send an API key."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = reasons.ERROR_REASON_CREDENTIAL_MISSING
+
+
+class CredentialMalformedError(ServiceError):
+    """This is not a Tollmesh API key, or it is mistyped. Copy it again, whole."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = reasons.ERROR_REASON_CREDENTIAL_MALFORMED
+
+
+class CredentialUnknownError(ServiceError):
+    """There is no such API key."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = reasons.ERROR_REASON_CREDENTIAL_UNKNOWN
+
+
+class CredentialExpiredError(ServiceError):
+    """The API key has expired. Metadata: expired_at (RFC 3339)."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = reasons.ERROR_REASON_CREDENTIAL_EXPIRED
+
+
+class CredentialRevokedError(ServiceError):
+    """The API key was revoked. Metadata: revoked_at (RFC 3339)."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = reasons.ERROR_REASON_CREDENTIAL_REVOKED
+
+
+class ScopeMissingError(ServiceError):
+    """The API key may not do this. Metadata: scope (the one that is needed)."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = reasons.ERROR_REASON_SCOPE_MISSING
+
+
+class AccountSuspendedError(ServiceError):
+    """The account is suspended. Ask its operator."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = reasons.ERROR_REASON_ACCOUNT_SUSPENDED
+
+
+class AccountClosedError(ServiceError):
+    """The account is closed."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = reasons.ERROR_REASON_ACCOUNT_CLOSED
+
+
+class AccountNotFoundError(ServiceError):
+    """There is no such account."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_ACCOUNT_NOT_FOUND
+
+
+class ApiKeyNotFoundError(ServiceError):
+    """There is no such API key."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_API_KEY_NOT_FOUND
+
+
+class AccountStateConflictError(ServiceError):
+    """The account's state does not allow this: a closed account stays closed and gets no keys."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_ACCOUNT_STATE_CONFLICT
+
+
+ALL: tuple[type[ServiceError], ...] = (
+    CredentialMissingError,
+    CredentialMalformedError,
+    CredentialUnknownError,
+    CredentialExpiredError,
+    CredentialRevokedError,
+    ScopeMissingError,
+    AccountSuspendedError,
+    AccountClosedError,
+    AccountNotFoundError,
+    ApiKeyNotFoundError,
+    AccountStateConflictError,
+)
+"""For clients of the service: the classes that its calls raise."""
