@@ -29,7 +29,7 @@ $(VENV)/.created:
 
 $(PROGRAMS): $(VENV)/.created pyproject.toml protos/pyproject.toml constraints.txt
 	@echo "Installing what Tollmesh needs into $(VENV)/ ..."
-	@$(PIP) install --constraint constraints.txt --editable protos --editable . --group dev
+	@PYTHONWARNINGS=ignore $(PIP) install --constraint constraints.txt --editable protos --editable . --group dev
 	@touch $@
 
 .PHONY: install

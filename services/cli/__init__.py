@@ -1,1 +1,1 @@
-"""The command line ``tollmesh``."""
+"""The command line ``tollmesh``: for operators and account holders, and to run a mesh locally."""

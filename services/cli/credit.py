@@ -1,0 +1,139 @@
+"""``tollmesh grant``, ``balance`` and ``ledger``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from tollmesh.credits.v1 import credits_pb2 as pb
+
+from services.cli import output
+from services.cli.connection import described, new_request_id, with_credits
+from services.cli.options import Expires, Json, Limit, RequestId, moment, shown
+
+if TYPE_CHECKING:
+    from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
+
+Account = Annotated[
+    str | None, typer.Option(help="The account's id; the local mesh's own unless given.")
+]
+Currency = Annotated[str, typer.Option(help="The currency.")]
+
+
+def grant(
+    amount: Annotated[int, typer.Argument(min=1, help="How many credits.")],
+    account: Account = None,
+    currency: Currency = "credit",
+    expires: Expires = None,
+    priority: Annotated[int, typer.Option(help="Lower is spent first.")] = 0,
+    resource: Annotated[str, typer.Option(help="A note for the ledger: an invoice, say.")] = "",
+    request_id: RequestId = None,
+    json: Json = False,
+) -> None:
+    """Add credit to an account."""
+    request = pb.GrantRequest(
+        request_id=request_id or new_request_id(),
+        account_id=account or described("account"),
+        currency=currency,
+        amount=amount,
+        priority=priority,
+        expire_time=moment(expires) if expires else None,
+        resource=resource,
+    )
+    answer = with_credits(lambda credits: credits.Grant(request))
+    output.as_json(answer) if json else _balance_table(answer.balance)
+
+
+def balance(account: Account = None, currency: Currency = "credit", json: Json = False) -> None:
+    """Show what an account has, and its grants in the order in which they are spent."""
+    request = pb.GetBalanceRequest(account_id=account or described("account"), currency=currency)
+    answer = with_credits(lambda credits: credits.GetBalance(request))
+    if json:
+        output.as_json(answer)
+        return
+    _balance_table(answer.balance)
+    rows = [
+        (
+            grant.grant_id,
+            grant.amount,
+            grant.remaining,
+            grant.priority,
+            shown(grant.expire_time, present=grant.HasField("expire_time")),
+        )
+        for grant in answer.grants
+    ]
+    output.table("Grants", ("grant", "amount", "remaining", "priority", "expires"), rows)
+
+
+def ledger(
+    account: Account = None,
+    newest_first: Annotated[bool, typer.Option(help="Newest first.")] = False,
+    limit: Limit = 100,
+    json: Json = False,
+) -> None:
+    """List what happened to an account's credit."""
+    account_id = account or described("account")
+
+    async def collect(credits: CreditServiceAsyncStub) -> list[pb.Entry]:
+        found: list[pb.Entry] = []
+        token = ""
+        while len(found) < limit:
+            request = pb.ListEntriesRequest(
+                account_id=account_id,
+                page_size=min(limit - len(found), 1000),
+                page_token=token,
+                newest_first=newest_first,
+            )
+            page = await credits.ListEntries(request)
+            found.extend(page.entries)
+            token = page.next_page_token
+            if not token:
+                break
+        return found
+
+    found = with_credits(collect)
+    if json:
+        output.as_json(pb.ListEntriesResponse(entries=found))
+    else:
+        ledger_table(found)
+
+
+def ledger_table(entries: list[pb.Entry]) -> None:
+    """Prints ledger entries for people."""
+    rows = [
+        (
+            f"{entry.create_time.ToDatetime():%H:%M:%S}",
+            output.short_name(pb.EntryKind.Name(entry.kind), "ENTRY_KIND_"),
+            entry.amount,
+            entry.available_after,
+            entry.held_after,
+            _metered(entry),
+            entry.resource,
+        )
+        for entry in entries
+    ]
+    columns = ("time", "kind", "amount", "available", "held", "metered", "for")
+    output.table("Ledger", columns, rows)
+
+
+def _metered(entry: pb.Entry) -> str:
+    if not entry.HasField("metered"):
+        return ""
+    metered = entry.metered
+    result = output.short_name(pb.CacheResult.Name(metered.cache_result), "CACHE_RESULT_")
+    suffix = "" if metered.cache_result == pb.CACHE_RESULT_UNSPECIFIED else f" {result}"
+    return f"{metered.meter}{suffix} {metered.quantity:,}"
+
+
+def _balance_table(balance: pb.Balance) -> None:
+    columns = ("account", "currency", "available", "held", "granted", "spent", "expired")
+    row = (
+        balance.account_id,
+        balance.currency,
+        balance.available,
+        balance.held,
+        balance.granted,
+        balance.spent,
+        balance.expired,
+    )
+    output.table("Balance", columns, [row])

@@ -1,0 +1,1 @@
+"""A whole mesh on this machine: its processes, its description, and the demo."""
