@@ -27,8 +27,16 @@ class OperationTooLargeError(StoreError):
     """An operation wrote or read more than the port allows; nothing was written."""
 
 
+class KeyInvalidError(StoreError):
+    """A key is empty, too long, or begins with 0xff: a mistake in the operation."""
+
+
 class AppendedRangeError(StoreError):
     """An operation tried to read what it had appended itself: a mistake in the operation."""
+
+
+class StoreInUseError(StoreUnavailableError):
+    """Another process has the store open, and the engine allows only one."""
 
 
 class EngineMissingError(StoreError):

@@ -1,12 +1,12 @@
 """Keys: FoundationDB tuples under a subspace, the same bytes in every engine.
 
-Format: the FoundationDB tuple layer (apple/foundationdb, design/tuple.md), as packed by ``fdb.tuple``,
-which is pure Python and needs no client library.
+Format: the FoundationDB tuple layer (apple/foundationdb, design/tuple.md), as packed by
+``fdb.tuple``, which is pure Python and needs no client library.
 """
 
 from __future__ import annotations
 
-from fdb import tuple as fdb_tuple
+from fdb import tuple as fdb_tuple  # type: ignore[import-untyped]  # fdb ships no types
 
 Part = str | int | bytes
 

@@ -3,9 +3,10 @@
 Everything that the mesh keeps goes through this interface, and every engine passes the one suite in
 tests/conformance/. A second engine can be written from these comments alone.
 
-Keys are at most 10,000 bytes, values at most 100,000 bytes, what one operation reads and writes at
-most 1,000,000 bytes (FoundationDB's limits, kept by every engine). Keys are made with ``fdb.tuple``
-packing under a subspace (see ``services.store.keys``), so a key means the same in every engine.
+Keys have 1 to 480 bytes (LMDB's limit) and begin with a byte below 0xff; values have at most
+100,000 bytes, and what one operation reads and writes at most 1,000,000 (FoundationDB's limits).
+Every engine keeps them all. Keys are made with ``fdb.tuple`` packing under a subspace (see
+``services.store.keys``), so a key means the same in every engine.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
 
-MAX_KEY_BYTES = 10_000
+MAX_KEY_BYTES = 480
 MAX_VALUE_BYTES = 100_000
 MAX_OPERATION_BYTES = 1_000_000
 STAMP_BYTES = 12
@@ -25,7 +26,7 @@ STAMP_BYTES = 12
 
 
 class ReadTransaction(Protocol):
-    """A consistent view: every read sees one state of the store, and the transaction's own writes."""
+    """A consistent view: every read sees one state, and the transaction's own writes."""
 
     def get(self, key: bytes) -> bytes | None:
         """The value of ``key``, or None."""
@@ -100,10 +101,10 @@ class Store(Protocol):
     async def commit(self, operation: Operation[T]) -> Committed[T]:
         """Runs an operation and commits what it wrote, durably, before it returns.
 
-        Raises whatever ``operation.run`` raises (nothing was written then), ``StoreOverloadedError``
-        (refused before anything was done), ``StoreUnavailableError`` (the outcome is unknown: only
-        an operation that recognises its own earlier effect may be repeated), or
-        ``OperationTooLargeError``. Engines resolve an unknown commit themselves where they can: an
+        Raises whatever ``operation.run`` raises (nothing was written then),
+        ``StoreOverloadedError`` (refused before anything was done), ``StoreUnavailableError`` (the
+        outcome is unknown: only an operation that recognises its own earlier effect may be
+        repeated), or ``OperationTooLargeError``. Engines resolve an unknown commit themselves where they can: an
         operation is never applied twice by one call.
 
         Cancelling the caller does not undo the operation.
