@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NODE := deploy/node
+DIST := dist
 NPM := $(shell command -v npm || echo "$(CURDIR)/$(BIN)/npm")
 # npm from the package index puts node beside the interpreter; programs of npm packages look for it.
 export PATH := $(PATH):$(CURDIR)/$(BIN)
@@ -47,13 +48,17 @@ $(NODE_ALL): $(PROGRAMS) $(NODE)/package-lock.json
 	@cd $(NODE) && "$(NPM)" ci --silent
 	@touch $@ $(NODE_RUNTIME)
 
+.PHONY: down
+down: $(PROGRAMS) ## stop the mesh that make up started; its data stays
+	@$(BIN)/tollmesh down
+
 .PHONY: demo
 demo: $(NODE_RUNTIME) ## the main job, start to end, on this machine: publish, download twice, check the bill
 	@$(BIN)/tollmesh demo
 
 .PHONY: up
 up: $(NODE_RUNTIME) ## leave a mesh running and print what to try
-	@$(BIN)/tollmesh up
+	@$(BIN)/tollmesh up --detach
 
 .PHONY: test
 test: $(NODE_ALL) ## every check: layout, lint, types, protos, unit, mesh and a short chaos run
@@ -80,10 +85,14 @@ protos: $(PROGRAMS) ## generate the stubs beside the protos
 protos-check: $(PROGRAMS) ## generate again and demand no difference
 	@$(BIN)/python protos/generate.py --check
 
+.PHONY: protos-baseline
+protos-baseline: $(NODE_ALL) ## record the contracts as landed: later ones must not break them
+	@$(NODE)/node_modules/.bin/buf build protos -o protos/baseline.binpb --exclude-source-info
+
 .PHONY: stubs
 stubs: $(PROGRAMS) ## build the wheel of the stubs that other teams install, into dist/
-	@$(BIN)/python -m build --installer pip --wheel --outdir dist protos
-	@ls dist/*.whl
+	@$(BIN)/python -m build --installer pip --wheel --outdir $(DIST) protos
+	@ls $(DIST)/*.whl
 
 .PHONY: bench
 bench: $(NODE_RUNTIME) ## debits a second beside a no-op call on the same server, as ratios
