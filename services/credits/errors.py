@@ -1,0 +1,89 @@
+"""What the credit service refuses, one class a reason; callers of the service get the same classes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import grpc
+from tollmesh.errors.v1 import errors_pb2 as reasons
+
+from services.rpc.errors import ServiceError
+
+
+class InsufficientCreditError(ServiceError):
+    """The account has less credit than this takes; nothing was taken.
+
+    Metadata: ``currency``, ``needed`` (from the balance) and ``available``.
+    """
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_INSUFFICIENT_CREDIT
+    quota_subject: ClassVar[str] = "credit"
+
+    @classmethod
+    def of(cls, currency: str, *, needed: int, available: int) -> InsufficientCreditError:
+        """The error for taking ``needed`` from a balance of ``available``."""
+        return cls(
+            f"{needed} {currency} needed, {available} available",
+            metadata={
+                "currency": currency,
+                "needed": str(needed),
+                "available": str(available),
+            },
+        )
+
+
+class HoldNotFoundError(ServiceError):
+    """The account has no such hold."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_HOLD_NOT_FOUND
+
+
+class HoldNotOpenError(ServiceError):
+    """The hold is closed. Metadata: ``state`` (CAPTURED, RELEASED or EXPIRED)."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_HOLD_NOT_OPEN
+
+    @classmethod
+    def of(cls, state: str) -> HoldNotOpenError:
+        """The error for a hold that reached ``state``."""
+        return cls(f"The hold is closed: {state}", metadata={"state": state})
+
+
+class MeterUnknownError(ServiceError):
+    """The tariff has no price for the meter. Metadata: ``meter``."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = reasons.ERROR_REASON_METER_UNKNOWN
+
+    @classmethod
+    def of(cls, meter: str) -> MeterUnknownError:
+        """The error for a meter that the tariff does not name."""
+        return cls(f"The tariff has no price for the meter {meter!r}", metadata={"meter": meter})
+
+
+class AmountOutOfRangeError(ServiceError):
+    """An amount would leave the range of a signed 64-bit integer; nothing was done."""
+
+    code = grpc.StatusCode.OUT_OF_RANGE
+    reason = reasons.ERROR_REASON_AMOUNT_OUT_OF_RANGE
+
+
+class VersionUnknownError(ServiceError):
+    """No answer of this service ever carried this version."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = reasons.ERROR_REASON_VERSION_UNKNOWN
+
+
+ERRORS: tuple[type[ServiceError], ...] = (
+    InsufficientCreditError,
+    HoldNotFoundError,
+    HoldNotOpenError,
+    MeterUnknownError,
+    AmountOutOfRangeError,
+    VersionUnknownError,
+)
+"""What this service raises besides ``services.rpc.errors.COMMON``: for ``services.rpc.client``."""
