@@ -1,0 +1,1 @@
+"""What the edge keeps: a memory tier, a disk tier, and what was pinned."""
