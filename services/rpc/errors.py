@@ -26,6 +26,8 @@ class ServiceError(Exception):
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
     reason: ClassVar[reasons.ErrorReason.ValueType] = reasons.ERROR_REASON_INTERNAL
     retry_after_s: float | None = None
+    quota_subject: str | None = None
+    """Whose quota is used up (an account, say); when set, it crosses the wire as QuotaFailure."""
 
     def __init__(
         self,

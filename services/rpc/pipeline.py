@@ -1,0 +1,216 @@
+"""What every call goes through, whichever face took it from the wire.
+
+Bytes in, bytes out: admission, ids, parsing, validation, the handler, and one canonical log line. A
+call ends with its answer, with a ServiceError (the face turns it into a status), or cancelled (the
+face cancels the task that serves a call when its caller goes away or its deadline passes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from services.process.logs import get_logger
+from services.rpc.call import Call
+from services.rpc.errors import (
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    OverloadedError,
+    ServiceError,
+    ShuttingDownError,
+)
+from services.rpc.methods import Method
+from services.rpc.trace import (
+    REQUEST_ID_KEY,
+    TRACE_PARENT_KEY,
+    request_id_of,
+    trace_id_of,
+    trace_parent_of,
+)
+from services.rpc.validation import check
+
+Translation = Mapping[type[Exception], type[ServiceError]]
+"""What stands for exceptions that are not the contract's; the most derived class wins."""
+
+UnaryHandler = Callable[[Any, Call], Awaitable[bytes]]
+StreamHandler = Callable[[Any, Call], AsyncIterator[bytes]]
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server takes on at most."""
+
+    max_concurrent_calls: int = 1000
+    """Calls under way; further ones are refused before anything is done (OVERLOADED)."""
+    max_message_bytes: int = 4 * 1024 * 1024
+    """The largest request; larger ones are refused (INVALID_ARGUMENT)."""
+
+
+class Pipeline:
+    """Admits, runs and records the calls of one server."""
+
+    def __init__(self, limits: Limits, translate: Translation) -> None:
+        self._limits = limits
+        self._translate = translate
+        self._under_way = 0
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def refuse_new_calls(self) -> None:
+        """From now on every new call is answered SHUTTING_DOWN."""
+        self._draining = True
+
+    async def wait_until_idle(self, timeout_s: float) -> bool:
+        """Waits until no call is under way; False when some still are after ``timeout_s``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def unary_answer(self, method: Method) -> UnaryHandler:
+        """Wraps a method that gives one answer: takes bytes (or an iterator of them)."""
+        receive = self._receiver(method)
+        handler = method.handler
+
+        async def answer(raw: Any, call: Call) -> bytes:
+            started = time.perf_counter()
+            try:
+                self._admit(call)
+                response: Message = await handler(receive(raw, call), call)
+                encoded: bytes = response.SerializeToString()
+            except BaseException as error:
+                raise self._failed(call, started, error) from None
+            self._finished(call, started)
+            return encoded
+
+        return answer
+
+    def stream_answer(self, method: Method) -> StreamHandler:
+        """Wraps a method that gives a stream of answers: takes bytes (or an iterator of them).
+
+        The face closes the iterator (``aclose``) when it stops before the end.
+        """
+        receive = self._receiver(method)
+        handler = method.handler
+
+        async def answers(raw: Any, call: Call) -> AsyncIterator[bytes]:
+            started = time.perf_counter()
+            try:
+                self._admit(call)
+                async with aclosing(handler(receive(raw, call), call)) as responses:
+                    async for response in responses:
+                        yield response.SerializeToString()
+            except BaseException as error:
+                raise self._failed(call, started, error) from None
+            self._finished(call, started)
+
+        return answers
+
+    def _receiver(self, method: Method) -> Callable[[Any, Call], Any]:
+        """What turns what the face hands over into what the handler takes."""
+        limit, request_class = self._limits.max_message_bytes, method.request_class
+
+        def parse(raw: bytes) -> Message:
+            if len(raw) > limit:
+                raise InvalidArgumentError(f"the request is larger than {limit} bytes")
+            try:
+                request = request_class.FromString(raw)
+            except DecodeError:
+                raise InvalidArgumentError("the request is not a well-formed message") from None
+            check(request)
+            return request
+
+        def receive(raw: bytes, call: Call) -> Message:
+            request = parse(raw)
+            if method.has_account:
+                call.log_fields["account_id"] = request.account_id  # type: ignore[attr-defined]  # has_account says so
+            return request
+
+        def receive_stream(raws: AsyncIterator[bytes], _: Call) -> AsyncIterator[Message]:
+            return _Requests(raws, parse)
+
+        return receive_stream if method.client_streaming else receive
+
+    def _admit(self, call: Call) -> None:
+        self._under_way += 1
+        if self._under_way == 1:
+            self._idle.clear()
+        call.request_id = request_id_of(call.metadata.get(REQUEST_ID_KEY))
+        call.trace_parent = trace_parent_of(call.metadata.get(TRACE_PARENT_KEY))
+        call.activate()
+        if self._draining:
+            raise ShuttingDownError
+        if self._under_way > self._limits.max_concurrent_calls:
+            raise OverloadedError
+        if call.deadline is not None and call.deadline <= time.monotonic():
+            raise DeadlineExceededError
+
+    def _finished(self, call: Call, started: float, code: str = "OK", **fields: object) -> None:
+        self._under_way -= 1
+        if self._under_way == 0:
+            self._idle.set()
+        log.info(
+            "call",
+            method=call.method,
+            code=code,
+            duration_ms=round((time.perf_counter() - started) * 1000, 3),
+            request_id=call.request_id,
+            trace_id=trace_id_of(call.trace_parent),
+            peer=call.peer,
+            identity=call.identity,
+            **fields,
+            **call.log_fields,
+        )
+
+    def _failed(self, call: Call, started: float, error: BaseException) -> BaseException:
+        """Records how a call failed; gives what the face is to see instead of ``error``."""
+        if not isinstance(error, Exception):  # cancelled, or a generator closed early
+            late = call.remaining_s() == 0
+            self._finished(call, started, "DEADLINE_EXCEEDED" if late else "CANCELLED")
+            return error
+        answer = self._answer(call, error)
+        self._finished(call, started, answer.code.name, reason=answer.reason_name())
+        return answer
+
+    def _answer(self, call: Call, error: Exception) -> ServiceError:
+        if isinstance(error, ServiceError) and (
+            type(error) is not InternalError or "incident_id" in error.metadata
+        ):
+            return error
+        for ancestor in type(error).__mro__:
+            if ancestor in self._translate:
+                call.note(error=f"{type(error).__name__}: {error}")
+                return self._translate[ancestor]()
+        if isinstance(error, TimeoutError) and call.remaining_s() == 0:
+            return DeadlineExceededError()
+        incident_id = os.urandom(8).hex()
+        call.note(incident_id=incident_id)
+        log.error("call_failed", method=call.method, incident_id=incident_id, exc_info=error)
+        return InternalError(metadata={"incident_id": incident_id})
+
+
+class _Requests:
+    """The requests of a client's stream, each checked like a unary one."""
+
+    def __init__(self, raws: AsyncIterator[bytes], parse: Callable[[bytes], Message]) -> None:
+        self._raws = raws
+        self._parse = parse
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self
+
+    async def __anext__(self) -> Message:
+        return self._parse(await anext(self._raws))

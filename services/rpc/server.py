@@ -1,0 +1,85 @@
+"""The server that every composition root starts: servicers, limits, and an end without losses.
+
+server = Server(listen=settings.listen, servicers=[CreditServicer(ledger)], translate=...)
+await server.start()
+await stop.wait()
+await server.drain()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+from services.process.logs import get_logger
+from services.rpc.grpcio_face import GrpcioFace
+from services.rpc.methods import methods_of, service_of
+from services.rpc.pipeline import Limits, Pipeline, Translation
+from services.rpc.tls import ServerTls
+
+__all__ = ["Limits", "Server", "ServerTls", "Translation"]
+
+_CLEAN_UP_S = 5.0
+
+log = get_logger(__name__)
+
+
+class Server:
+    """Serves gRPC on one address, with health and reflection.
+
+    Args:
+        listen: ``host:port``; port 0 picks a free one (``address`` has it after ``start``).
+        servicers: objects of classes derived from generated servicer classes.
+        translate: the contract's error for exceptions that are not ServiceErrors (a store's, say);
+            an exception that is in neither is answered INTERNAL with an incident id.
+        tls: None for plain text.
+        limits: what it takes on at most.
+        drain_s: how long ``drain`` lets calls finish that are under way.
+    """
+
+    def __init__(
+        self,
+        *,
+        listen: str,
+        servicers: Sequence[object],
+        translate: Translation | None = None,
+        tls: ServerTls | None = None,
+        limits: Limits | None = None,
+        drain_s: float = 10.0,
+    ) -> None:
+        limits = limits or Limits()
+        self._listen = listen
+        self._drain_s = drain_s
+        self._pipeline = Pipeline(limits, translate or {})
+        self._face = GrpcioFace(
+            [method for servicer in servicers for method in methods_of(servicer)],
+            [service_of(servicer).full_name for servicer in servicers],
+            self._pipeline,
+            limits,
+            tls,
+        )
+        self.address = ""
+        """Where it listens, ``host:port``; known after ``start``."""
+
+    async def start(self) -> None:
+        """Listens. Raises OSError when the address cannot be had."""
+        self.address = await self._face.start(self._listen)
+
+    async def drain(self) -> None:
+        """Ends the server: health says NOT_SERVING, new calls are refused, the others finish.
+
+        Calls still under way after ``drain_s`` are cancelled and may clean up for a few seconds.
+        """
+        self._pipeline.refuse_new_calls()
+        await self._face.announce_drain()
+        if not await self._pipeline.wait_until_idle(self._drain_s):
+            log.warning("drain_cut_short", drain_s=self._drain_s)
+        await self._face.stop(0)
+        await self._pipeline.wait_until_idle(_CLEAN_UP_S)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.drain()
