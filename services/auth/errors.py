@@ -33,22 +33,25 @@ class CredentialUnknownError(ServiceError):
 
 
 class CredentialExpiredError(ServiceError):
-    """The API key has expired. Metadata: expired_at (RFC 3339)."""
+    """The API key has expired."""
 
+    # Metadata: expired_at (RFC 3339).
     code = grpc.StatusCode.UNAUTHENTICATED
     reason = reasons.ERROR_REASON_CREDENTIAL_EXPIRED
 
 
 class CredentialRevokedError(ServiceError):
-    """The API key was revoked. Metadata: revoked_at (RFC 3339)."""
+    """The API key was revoked."""
 
+    # Metadata: revoked_at (RFC 3339).
     code = grpc.StatusCode.UNAUTHENTICATED
     reason = reasons.ERROR_REASON_CREDENTIAL_REVOKED
 
 
 class ScopeMissingError(ServiceError):
-    """The API key may not do this. Metadata: scope (the one that is needed)."""
+    """The API key may not do this."""
 
+    # Metadata: scope (the one that is needed).
     code = grpc.StatusCode.PERMISSION_DENIED
     reason = reasons.ERROR_REASON_SCOPE_MISSING
 
@@ -82,13 +85,13 @@ class ApiKeyNotFoundError(ServiceError):
 
 
 class AccountStateConflictError(ServiceError):
-    """The account's state does not allow this: a closed account stays closed and gets no keys."""
+    """The account is closed: it stays closed and gets no keys."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = reasons.ERROR_REASON_ACCOUNT_STATE_CONFLICT
 
 
-ALL: tuple[type[ServiceError], ...] = (
+ERRORS: tuple[type[ServiceError], ...] = (
     CredentialMissingError,
     CredentialMalformedError,
     CredentialUnknownError,
@@ -101,4 +104,4 @@ ALL: tuple[type[ServiceError], ...] = (
     ApiKeyNotFoundError,
     AccountStateConflictError,
 )
-"""For clients of the service: the classes that its calls raise."""
+"""Every class that a client of the auth service must know, besides those of any service."""
