@@ -36,6 +36,8 @@ class LocalMesh:
     home: Path
     fixed_ports: bool = False
     """Take the ports that the documentation names, where they are free."""
+    overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Settings beyond the usual ones, by service: ``{"auth": {"concurrent_requests": "0"}}``."""
     addresses: dict[str, str] = field(default_factory=dict)
     """host:port of chain-node, auth, credits, chain, and of edge-eu, edge-eu-grpc and so on."""
     _children: list[Child] = field(default_factory=list)
@@ -93,6 +95,7 @@ class LocalMesh:
 
     def _service(self, name: str, module: str, settings: Mapping[str, str]) -> Child:
         prefix = f"TOLLMESH_{module.upper()}_"
+        settings = {**settings, **self.overrides.get(module, {})}
         environment = {f"{prefix}{key.upper()}": value for key, value in settings.items()}
         environment[f"{prefix}LISTEN"] = self.addresses[name]
         return self._run(name, [sys.executable, "-m", f"services.{module}"], environment)

@@ -1,0 +1,1 @@
+"""Benchmarks: ours, the ceiling and the peers in one run, as ratios."""

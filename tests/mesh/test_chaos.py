@@ -1,0 +1,185 @@
+"""The credit service is killed again and again under load; the ledger accounts for every debit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+import pytest
+from tollmesh.credits.v1 import credits_pb2 as pb
+from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
+
+from services.cli.mesh.processes import Child, free_port, start, stop
+
+if TYPE_CHECKING:
+    from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
+
+ACCOUNTS = ("acc_hot", "acc_other")
+CLIENTS = 16
+GRANT = 10_000_000
+RETRYABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+CHANNEL = (("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 100))
+
+
+@dataclass
+class Service:
+    """The credit service as a process that can be killed and started again on its data."""
+
+    directory: Path
+    address: str
+    child: Child | None = None
+
+    async def start(self) -> None:
+        environment = {
+            "TOLLMESH_CREDITS_LISTEN": self.address,
+            "TOLLMESH_CREDITS_STORE": f"lmdb://{self.directory}",
+        }
+        command = [sys.executable, "-m", "services.credits"]
+        self.child = start("credits", command, self.directory.parent, environment)
+        await self.child.listening(self.address)
+
+    async def kill(self) -> None:
+        assert self.child is not None
+        self.child.signal(signal.SIGKILL)
+        assert await self.child.ended() == -signal.SIGKILL, "it had ended by itself before"
+
+
+@dataclass
+class Record:
+    """What the clients were told."""
+
+    acknowledged: dict[str, pb.DebitResponse] = field(default_factory=dict)
+    retried: int = 0
+    repeated: int = 0
+    grown: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def acknowledge(self, answer: pb.DebitResponse, request_id: str) -> None:
+        self.acknowledged[request_id] = answer
+        self.grown.set()
+
+    async def more(self, count: int) -> None:
+        """Waits until ``count`` more debits are acknowledged."""
+        wanted = len(self.acknowledged) + count
+        while len(self.acknowledged) < wanted:
+            self.grown.clear()
+            await self.grown.wait()
+
+
+@asynccontextmanager
+async def _stub(address: str) -> AsyncIterator[CreditServiceAsyncStub]:
+    async with grpc.aio.insecure_channel(address, options=CHANNEL) as channel:
+        yield CreditServiceStub(channel)
+
+
+async def _debit(
+    stub: CreditServiceAsyncStub, request: pb.DebitRequest, seen: Record
+) -> pb.DebitResponse:
+    while True:
+        try:
+            answer = await stub.Debit(request, timeout=10, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in RETRYABLE:
+                raise
+            seen.retried += 1
+        else:
+            assert isinstance(answer, pb.DebitResponse)
+            return answer
+
+
+async def _client(
+    number: int, address: str, rng: random.Random, seen: Record, end: asyncio.Event
+) -> None:
+    async with _stub(address) as stub:
+        count = 0
+        while not end.is_set():
+            request = pb.DebitRequest(
+                request_id=f"chaos-{number}-{count}",
+                account_id=rng.choice(ACCOUNTS),
+                amount=rng.randint(1, 9),
+            )
+            count += 1
+            answer = await _debit(stub, request, seen)
+            assert answer.amount == request.amount
+            seen.acknowledge(answer, request.request_id)
+            if rng.random() < 0.2:
+                again = await _debit(stub, request, seen)
+                assert again.replayed, request.request_id
+                assert again.entry_id == answer.entry_id, request.request_id
+                seen.repeated += 1
+
+
+async def _entries(stub: CreditServiceAsyncStub, account: str) -> list[pb.Entry]:
+    found: list[pb.Entry] = []
+    token = ""
+    while True:
+        request = pb.ListEntriesRequest(account_id=account, page_size=1000, page_token=token)
+        page = await stub.ListEntries(request)
+        found.extend(page.entries)
+        token = page.next_page_token
+        if not token:
+            return found
+
+
+async def _account_for(stub: CreditServiceAsyncStub, seen: Record) -> None:
+    debits: list[pb.Entry] = []
+    for account in ACCOUNTS:
+        entries = await _entries(stub, account)
+        mine = [entry for entry in entries if entry.kind == pb.ENTRY_KIND_DEBIT]
+        request = pb.GetBalanceRequest(account_id=account)
+        balance = (await stub.GetBalance(request)).balance
+        spent = sum(entry.amount for entry in mine)
+        assert (balance.spent, balance.available) == (spent, GRANT - spent)
+        debits += mine
+    times = Counter(entry.request_id for entry in debits)
+    assert max(times.values()) == 1, f"applied twice: {times.most_common(3)}"
+    entry_ids = {entry.request_id: entry.entry_id for entry in debits}
+    for request_id, answer in seen.acknowledged.items():
+        assert entry_ids.get(request_id) == answer.entry_id, f"lost: {request_id}"
+
+
+async def test_a_killed_credit_service_loses_no_debit_and_applies_none_twice(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    kills = int(pytestconfig.getoption("--chaos-kills"))
+    seed = int(os.environ.get("CHAOS_SEED", random.randrange(1 << 32)))
+    rng, seen, end = random.Random(seed), Record(), asyncio.Event()
+    service = Service(tmp_path / "credits", f"127.0.0.1:{free_port()}")
+    service.directory.mkdir()
+    await service.start()
+    try:
+        async with _stub(service.address) as stub:
+            for account in ACCOUNTS:
+                grant = pb.GrantRequest(request_id="g", account_id=account, amount=GRANT)
+                grant.request_id = f"grant-{account}"
+                await stub.Grant(grant, timeout=10)
+        async with asyncio.TaskGroup() as clients:
+            for number in range(CLIENTS):
+                own = random.Random(rng.random())
+                clients.create_task(_client(number, service.address, own, seen, end))
+            for _ in range(kills):
+                await seen.more(rng.randint(1, 200))
+                await service.kill()
+                await service.start()
+            end.set()
+        async with _stub(service.address) as stub:
+            await _account_for(stub, seen)
+    finally:
+        if service.child is not None:
+            await stop([service.child])
+    print(  # noqa: T201 (figures for make chaos, and the seed of a failure)
+        f"\nseed {seed}: {kills} kills, {len(seen.acknowledged):,} debits acknowledged, "
+        f"{seen.retried:,} calls retried, {seen.repeated:,} repeated on purpose"
+    )
+    assert seen.retried, "no call was ever cut off: the kills came at the wrong time"
+    assert seen.repeated
