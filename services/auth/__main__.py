@@ -12,12 +12,12 @@ from services.auth.servicer import AccountServicer, AuthServicer, Terms
 from services.auth.settings import AuthSettings
 from services.process.lifecycle import announce_ready, run
 from services.process.logs import get_logger
-from services.process.store_errors import STORE_ERRORS
 from services.rpc.server import Limits, Server
 from services.rpc.tls import ServerTls
 from services.store.open import open_store
 from services.store.port import Operation, Store
 from services.store.requests import RequestRecords, sweep_for_ever
+from services.store.translation import STORE_ERRORS
 
 log = get_logger(__name__)
 

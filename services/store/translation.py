@@ -1,6 +1,6 @@
 """What callers are told when the store fails: the translation that every server is handed.
 
-It stands here because neither the store knows the contract's errors nor ``rpc`` the store.
+The one module of the store that knows the contract's errors; ``rpc`` knows no store.
 """
 
 from __future__ import annotations
