@@ -37,6 +37,14 @@ class ObjectCorruptError(ServiceError):
     reason = reasons.ERROR_REASON_OBJECT_CORRUPT
 
 
+class NodeInvalidError(ObjectCorruptError):
+    """These bytes are not a node as the format writes it."""
+
+
+class NotAFileError(ObjectCorruptError):
+    """The CID names a folder or metadata, or a part of a file; only whole files can be read."""
+
+
 class ObjectTooLargeError(ServiceError):
     """The object is larger than the limit; metadata ``limit_bytes``."""
 
@@ -84,4 +92,4 @@ ERRORS: tuple[type[ServiceError], ...] = (
     NetworkUnavailableError,
     UploadIncompleteError,
 )
-"""Every class that a client of the chain service must know, besides those of any service."""
+"""A class for each reason of the chain service: what its clients know besides those of any."""
