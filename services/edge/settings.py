@@ -1,0 +1,93 @@
+"""The edge's settings: environment variables ``TOLLMESH_EDGE_...``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from services.process.settings import (
+    Address,
+    ClientSettings,
+    Field,
+    ServerSettings,
+    SettingsConfigDict,
+    model_validator,
+)
+
+MEBIBYTE = 1024 * 1024
+
+
+class EdgeSettings(ServerSettings, ClientSettings):
+    """What an edge is told."""
+
+    model_config = SettingsConfigDict(env_prefix="TOLLMESH_EDGE_")
+
+    grpc_listen: Address = Field(
+        "127.0.0.1:0", description="Where EdgeService listens: host:port (listen is for HTTP)."
+    )
+    auth_target: Address = Field(description="The auth service: host:port.")
+    credits_target: Address = Field(description="The credit service: host:port.")
+    chain_target: Address = Field(description="The chain service: host:port.")
+    region: str = Field(
+        "local",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
+        description="Where this edge is; in authorisations and in Cache-Status.",
+    )
+    default_network: str = Field(
+        "",
+        pattern=r"^([a-z0-9][a-z0-9-]{0,31})?$",
+        description="The network of paths that name none: /downloads/{cid}, /file/{cid}.",
+    )
+    cache_dir: Path = Field(description="What this edge keeps. One process a directory.")
+    memory_bytes: int = Field(
+        256 * MEBIBYTE, ge=0, description="The memory tier's bound, in bytes of objects."
+    )
+    memory_object_bytes: int = Field(
+        MEBIBYTE, ge=0, description="Larger objects stay out of the memory tier."
+    )
+    disk_bytes: int = Field(
+        10 * 1024 * MEBIBYTE,
+        ge=0,
+        description="The disk tier's bound, partial files included.",
+    )
+    disk_objects: int = Field(200_000, ge=1, description="How many objects the disk tier holds.")
+    pin_bytes: int = Field(
+        5 * 1024 * MEBIBYTE, ge=0, description="The part of disk_bytes that may be pinned."
+    )
+    range_gap_bytes: int = Field(
+        4 * MEBIBYTE,
+        ge=0,
+        description="A range that starts this far beyond what has arrived is read by itself.",
+    )
+    finality_recheck_s: float = Field(
+        2.0, gt=0, description="How often an object that is not final yet is asked about, in s."
+    )
+    origin_idle_s: float = Field(
+        30.0, gt=0, description="How long the chain service may be silent amid an object, in s."
+    )
+    max_upload_bytes: int = Field(
+        1024 * MEBIBYTE, ge=0, description="Larger uploads are refused (OBJECT_TOO_LARGE)."
+    )
+    hold_s: int = Field(
+        600,
+        ge=10,
+        le=86_400,
+        description="How long a transfer may take at least, and its hold lives, in s.",
+    )
+    slowest_bytes_per_s: int = Field(
+        16 * 1024,
+        gt=0,
+        description="Transfers get this much longer by their size; slower ones are cut off.",
+    )
+    deliveries: int = Field(
+        8192, gt=0, description="Paid transfers at once, those still to be settled included."
+    )
+
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> Self:
+        if self.pin_bytes > self.disk_bytes:
+            raise ValueError(
+                f"{self.variable('pin_bytes')}: must be at most {self.variable('disk_bytes')}: "
+                "what is pinned is a part of the disk tier"
+            )
+        return self
