@@ -36,7 +36,7 @@ class ServiceError(Exception):
         metadata: Mapping[str, str] | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message or type(self).__doc__ or "")
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
         self.metadata: dict[str, str] = dict(metadata or {})
         if retry_after_s is not None:
             self.retry_after_s = retry_after_s
