@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from services.store.overlay import Layer, Snapshot
+from services.store.layer import Layer, Snapshot
 
 T = TypeVar("T")
 

@@ -23,7 +23,8 @@ from services.store.errors import (
     StoreUnavailableError,
     VersionUnknownError,
 )
-from services.store.overlay import Deferred, Layer, Overlay, Snapshot
+from services.store.layer import Deferred, Layer, Snapshot
+from services.store.overlay import Overlay
 from services.store.port import Committed, Operation, ReadTransaction
 
 T = TypeVar("T")
@@ -63,9 +64,10 @@ _Outcome = tuple[Any, Exception | None]
 
 
 class GroupCommit:
-    """The one implementation of ``services.store.port.Store``."""
+    """The one implementation of ``services.store.port.Store``; made in the loop that uses it."""
 
     def __init__(self, engine: Engine, limits: Limits | None = None) -> None:
+        self._loop = asyncio.get_running_loop()  # costs a system call each time on Python 3.11
         self._engine = engine
         self._limits = limits or Limits()
         self._lanes = [_Lane(number) for number in range(engine.lanes)]
@@ -82,12 +84,11 @@ class GroupCommit:
         if self._waiting >= self._limits.waiting_operations:
             raise StoreOverloadedError(f"{self._waiting} operations are waiting")
         lane = self._lane_of(operation.group)
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Committed[T]] = loop.create_future()
+        answer: asyncio.Future[Committed[T]] = self._loop.create_future()
         lane.queue.append(_Waiting(operation, answer))
         self._waiting += 1
         if lane.driver is None:
-            lane.driver = loop.create_task(self._drive(lane))
+            lane.driver = self._loop.create_task(self._drive(lane))
         return await answer
 
     async def read(
@@ -110,7 +111,7 @@ class GroupCommit:
     async def close(self) -> None:
         """As the port says. Closing twice is fine."""
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close())
+            self._closing = self._loop.create_task(self._close())
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:

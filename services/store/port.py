@@ -104,8 +104,8 @@ class Store(Protocol):
         Raises whatever ``operation.run`` raises (nothing was written then),
         ``StoreOverloadedError`` (refused before anything was done), ``StoreUnavailableError`` (the
         outcome is unknown: only an operation that recognises its own earlier effect may be
-        repeated), or ``OperationTooLargeError``. Engines resolve an unknown commit themselves where they can: an
-        operation is never applied twice by one call.
+        repeated), or ``OperationTooLargeError``. Engines resolve an unknown commit themselves where
+        they can: an operation is never applied twice by one call.
 
         Cancelling the caller does not undo the operation.
         """

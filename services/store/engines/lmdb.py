@@ -19,7 +19,7 @@ import lmdb
 
 from services.store.engine import Work
 from services.store.errors import StoreInUseError, StoreUnavailableError
-from services.store.overlay import Layer, Snapshot, add_to_counter
+from services.store.layer import Layer, Snapshot, add_to_counter
 
 T = TypeVar("T")
 
