@@ -1,0 +1,30 @@
+"""The auth service on the embedded engine, served for real in the test's process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from services.store.open import open_store
+from services.store.port import Store
+from tests.support.auth_service import AuthClient, Clock, running_auth_service
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = await open_store(f"lmdb://{tmp_path}/store")
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def mesh(store: Store, clock: Clock) -> AsyncIterator[AuthClient]:
+    async with running_auth_service(store, clock) as client:
+        yield client
