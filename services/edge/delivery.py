@@ -1,0 +1,157 @@
+"""Where a download's bytes come from, and how they leave: slices that cost no copy.
+
+A reader that stalls holds a slice of a file's pages, which all readers share, not a copy of the
+object: 50 stalled readers of 8 MiB need no more memory than one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from services.edge.cache.disk import DiskCache
+from services.edge.cache.files import Mapping
+from services.edge.cache.memory import MokaCache
+from services.edge.fill import Fill, Fills
+from services.edge.objects import ObjectInfo, ObjectKey
+from services.edge.origin import Origin
+
+SLICE_BYTES = 256 * 1024
+"""Measured best on this kind of machine; see docs/edge.md."""
+
+Piece = bytes | memoryview
+
+
+class Source(Protocol):
+    """A place that has an object's bytes, or gets them."""
+
+    detail: str
+    """How it is called in Cache-Status."""
+
+    def pieces(self, first: int, length: int) -> AsyncGenerator[Piece]:
+        """The bytes of a part, in order, at most SLICE_BYTES at a time."""
+
+
+class MemorySource:
+    """An object in the memory tier."""
+
+    detail = "memory"
+
+    def __init__(self, data: bytes) -> None:
+        self._view = memoryview(data)
+
+    async def pieces(self, first: int, length: int) -> AsyncGenerator[Piece]:
+        """See Source."""
+        end = first + length
+        for position in range(first, end, SLICE_BYTES):
+            yield self._view[position : min(position + SLICE_BYTES, end)]
+
+
+class DiskSource:
+    """An object in the disk tier."""
+
+    detail = "disk"
+
+    def __init__(self, mapping: Mapping, disk: DiskCache) -> None:
+        self._mapping = mapping
+        self._disk = disk
+
+    async def pieces(self, first: int, length: int) -> AsyncGenerator[Piece]:
+        """See Source."""
+        view, end = memoryview(self._mapping), first + length
+        for position in range(first, end, SLICE_BYTES):
+            size = min(SLICE_BYTES, end - position)
+            await self._disk.in_memory(self._mapping, position, size)
+            yield view[position : position + size]
+
+
+class FillSource:
+    """An object on its way into the cache: what has arrived, as it arrives."""
+
+    def __init__(self, fill: Fill, fills: Fills, detail: str) -> None:
+        self.detail = detail
+        self._fill = fill
+        self._fills = fills
+
+    async def pieces(self, first: int, length: int) -> AsyncGenerator[Piece]:
+        """See Source."""
+        position, end = first, first + length
+        view = memoryview(self._fill.partial.mapping)
+        with self._fills.reading(self._fill):
+            while position < end:
+                reached = await self._fill.beyond(position)
+                size = min(SLICE_BYTES, end - position, reached - position)
+                yield view[position : position + size]
+                position += size
+
+
+class OriginSource:
+    """A part that does not go into the cache."""
+
+    detail = "bypass"
+
+    def __init__(self, origin: Origin, key: ObjectKey) -> None:
+        self._origin = origin
+        self._key = key
+
+    def pieces(self, first: int, length: int) -> AsyncGenerator[Piece]:
+        """See Source."""
+        return self._origin.read(self._key, first, length)
+
+
+class Sources:
+    """Finds the nearest source of an object.
+
+    Args:
+        memory: the memory tier.
+        disk: the disk tier.
+        fills: what is on its way into it.
+        origin: the chain service.
+        memory_object_bytes: larger objects stay out of the memory tier.
+        range_gap_bytes: a part that starts this far beyond what has arrived is read by itself.
+    """
+
+    def __init__(
+        self,
+        memory: MokaCache,
+        disk: DiskCache,
+        fills: Fills,
+        origin: Origin,
+        *,
+        memory_object_bytes: int,
+        range_gap_bytes: int,
+    ) -> None:
+        self._memory = memory
+        self._disk = disk
+        self._fills = fills
+        self._origin = origin
+        self._memory_object_bytes = memory_object_bytes
+        self._range_gap_bytes = range_gap_bytes
+
+    async def held(self, info: ObjectInfo) -> Source | None:
+        """An object that is whole in the cache; None when it is not (a miss)."""
+        data: bytes | None = await self._memory.get(info.cid)
+        if data is not None:
+            self._disk.use(info.cid)
+            return MemorySource(data)
+        mapping = await self._disk.mapping(info.cid)
+        if mapping is None:
+            return None
+        if info.size_bytes <= self._memory_object_bytes:
+            await self._disk.in_memory(mapping, 0, info.size_bytes)
+            await self._memory.set(info.cid, mapping[:])
+        return DiskSource(mapping, self._disk)
+
+    async def fetched(self, key: ObjectKey, info: ObjectInfo, first: int) -> Source:
+        """An object that was not in the cache: fetched into it, or past it.
+
+        Several that ask for one object share its fetch. A part that begins far beyond what has
+        arrived is read by itself, and so is an object that finds no room.
+        """
+        fill = self._fills.find(key.cid)
+        if first - (fill.received if fill else 0) > self._range_gap_bytes:
+            return OriginSource(self._origin, key)
+        joined = fill or await self._fills.join(key, info)
+        if joined is not None:
+            return FillSource(joined, self._fills, "collapsed" if fill else "stored")
+        return await self.held(info) or OriginSource(self._origin, key)

@@ -1,0 +1,100 @@
+"""Downloads, whichever face asks: found, paid for by the byte, delivered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from tollmesh.credits.v1 import credits_pb2 as credits_pb
+
+from services.edge.admission import Caller
+from services.edge.delivery import Piece, Source, Sources
+from services.edge.holds import Hold, Holds
+from services.edge.ledger import Usage
+from services.edge.objects import ObjectInfo, ObjectKey
+
+METER = "download"
+
+
+@dataclass(slots=True, eq=False)
+class Download:
+    """An admitted download of a part of an object."""
+
+    info: ObjectInfo
+    first: int
+    length: int
+    hit: bool
+    """Whether the object was whole in the cache when the download began; the price goes by it."""
+    detail: str
+    """Where the bytes come from, for people."""
+    pieces: AsyncGenerator[Piece]
+    """The bytes; taken once, in order."""
+    hold: Hold | None
+    """None when there is nothing to pay for."""
+
+    def deliver(self, total: int) -> None:
+        """Notes that ``total`` bytes have left so far: what the account pays for."""
+        if self.hold is not None:
+            self.hold.deliver(total)
+
+
+class Downloads:
+    """Opens downloads.
+
+    Args:
+        holds: sets credit aside before, and settles after.
+        sources: the cache, and what is behind it.
+    """
+
+    def __init__(self, holds: Holds, sources: Sources) -> None:
+        self._holds = holds
+        self._sources = sources
+
+    @asynccontextmanager
+    async def open(
+        self, caller: Caller, key: ObjectKey, info: ObjectInfo, first: int, length: int
+    ) -> AsyncIterator[Download]:
+        """A download of ``length`` bytes from ``first``, which lie within the object.
+
+        At the end the account pays for what was noted with ``deliver``, and only for that. Raises
+        InsufficientCreditError, and what the credit and chain services raise; no byte left then.
+        """
+        if length == 0:
+            yield Download(info, first, 0, hit=True, detail="empty", pieces=_nothing(), hold=None)
+            return
+        source = await self._sources.held(info)
+        hold = await self._holds.reserve(_usage(caller, key, length, hit=source is not None))
+        try:
+            async with self._opened(source, hold, key, info, first, length) as download:
+                yield download
+        finally:
+            self._holds.settle(hold)
+
+    @asynccontextmanager
+    async def _opened(
+        self,
+        source: Source | None,
+        hold: Hold,
+        key: ObjectKey,
+        info: ObjectInfo,
+        first: int,
+        length: int,
+    ) -> AsyncIterator[Download]:
+        hit = source is not None
+        source = source or await self._sources.fetched(key, info, first)
+        pieces = source.pieces(first, length)
+        try:
+            yield Download(info, first, length, hit, source.detail, pieces, hold)
+        finally:
+            await pieces.aclose()
+
+
+def _usage(caller: Caller, key: ObjectKey, length: int, *, hit: bool) -> Usage:
+    result = credits_pb.CACHE_RESULT_HIT if hit else credits_pb.CACHE_RESULT_MISS
+    return Usage(caller.account_id, METER, length, str(key), result)
+
+
+async def _nothing() -> AsyncGenerator[Piece]:
+    for piece in ():
+        yield piece

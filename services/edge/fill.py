@@ -1,0 +1,181 @@
+"""Objects on their way into the cache: one fetch for each, however many ask.
+
+The bytes go to a file that readers follow as it grows: each gets what has arrived, as a slice of
+the file's pages, and waits only for what has not. When the fetch fails, readers get every byte that
+arrived (all verified by the chain service) and then the error. When its last reader leaves, a fetch
+goes on if half of the object is here already, or a pin wants it; otherwise it stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+
+from services.edge.background import start
+from services.edge.cache.disk import DiskCache, Partial
+from services.edge.objects import ObjectInfo, ObjectKey
+from services.edge.origin import Origin
+from services.process.logs import get_logger
+from services.rpc.errors import DependencyUnavailableError, InternalError, ServiceError
+
+log = get_logger(__name__)
+
+
+class Fill:
+    """One object on its way in."""
+
+    def __init__(self, key: ObjectKey, info: ObjectInfo, partial: Partial) -> None:
+        self.key = key
+        self.info = info
+        self.partial = partial
+        self.received = 0
+        """How many bytes can be read."""
+        self.readers = 0
+        self._failure: ServiceError | None = None
+        self._arrival = asyncio.Event()
+
+    async def beyond(self, position: int) -> int:
+        """Waits until there are bytes beyond ``position``; how far they reach.
+
+        Raises what the fetch failed with, once there is nothing more to read.
+        """
+        while self.received <= position:
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
+            await self._arrival.wait()
+        return self.received
+
+    def advance(self, count: int) -> None:
+        """Tells readers of ``count`` more bytes."""
+        self.received += count
+        self._wake()
+
+    def fail(self, failure: ServiceError) -> None:
+        """Tells readers that no more will come."""
+        self._failure = failure
+        self._wake()
+
+    def _wake(self) -> None:
+        arrival, self._arrival = self._arrival, asyncio.Event()
+        arrival.set()
+
+
+class Fills:
+    """The objects on their way into one cache."""
+
+    def __init__(self, origin: Origin, disk: DiskCache) -> None:
+        self._origin = origin
+        self._disk = disk
+        self._fills: dict[str, Fill] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._beginning: dict[str, asyncio.Task[Fill | None]] = {}
+
+    def find(self, cid: str) -> Fill | None:
+        """The fill of an object that is on its way."""
+        return self._fills.get(cid)
+
+    async def join(self, key: ObjectKey, info: ObjectInfo) -> Fill | None:
+        """The fill of an object that has bytes, begun if need be.
+
+        None when the cache has no room for the object, or got it whole in the meantime.
+        """
+        fill = self._fills.get(key.cid)
+        if fill is not None:
+            return fill
+        beginning = self._beginning.get(key.cid)
+        if beginning is None:
+            beginning = self._beginning[key.cid] = start(self._begin(key, info))
+            beginning.add_done_callback(lambda _: self._beginning.pop(key.cid, None))
+        return await asyncio.shield(beginning)
+
+    @contextmanager
+    def reading(self, fill: Fill) -> Iterator[None]:
+        """Counts a reader of ``fill``; may end the fetch when the last one leaves."""
+        fill.readers += 1
+        try:
+            yield
+        finally:
+            fill.readers -= 1
+            if fill.readers == 0 and 2 * fill.received < fill.info.size_bytes:
+                self._stop(fill)
+
+    async def whole(self, key: ObjectKey, info: ObjectInfo) -> bool:
+        """Waits until an object is whole in the cache; False when there is no room for it.
+
+        Raises what the fetch fails with.
+        """
+        fill = await self.join(key, info)
+        if fill is not None:
+            with self.reading(fill):
+                await fill.beyond(info.size_bytes - 1)
+                if fill is self._fills.get(key.cid):
+                    await asyncio.shield(self._tasks[key.cid])
+        return self._disk.info(key.cid) is not None
+
+    async def close(self) -> None:
+        """Ends every fetch; what is not whole is thrown away."""
+        tasks = [*self._beginning.values(), *self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _begin(self, key: ObjectKey, info: ObjectInfo) -> Fill | None:
+        if self._disk.info(key.cid) is not None:
+            return None
+        partial = await self._disk.begin(info)
+        if partial is None:
+            return None
+        fill = self._fills[key.cid] = Fill(key, info, partial)
+        task = self._tasks[key.cid] = start(self._run(fill))
+        task.add_done_callback(lambda _: self._forget(fill))
+        return fill
+
+    def _stop(self, fill: Fill) -> None:
+        if self._fills.get(fill.key.cid) is fill:
+            self._tasks[fill.key.cid].cancel()
+            self._forget(fill)
+
+    def _forget(self, fill: Fill) -> None:
+        """From now on the object is fetched anew, unless it got into the cache."""
+        if self._fills.get(fill.key.cid) is fill:
+            del self._fills[fill.key.cid]
+            del self._tasks[fill.key.cid]
+
+    async def _run(self, fill: Fill) -> None:
+        try:
+            async with aclosing(self._origin.read(fill.key, 0, fill.info.size_bytes)) as stream:
+                async for data in stream:
+                    await self._disk.append(fill.partial, data)
+                    fill.advance(len(data))
+            final_on = {fill.key.network} if fill.info.finalized else set()
+            await self._disk.keep(fill.partial, final_on)
+        except BaseException as error:
+            await self._fail(fill, error)
+            if not isinstance(error, Exception):
+                raise
+
+    async def _fail(self, fill: Fill, error: BaseException) -> None:
+        self._forget(fill)
+        if isinstance(error, ServiceError):
+            fill.fail(error)
+            log.warning("fill_failed", object=str(fill.key), reason=error.reason_name())
+        elif isinstance(error, Exception):
+            fill.fail(InternalError())
+            log.error("fill_failed", object=str(fill.key), exc_info=error)
+        else:
+            fill.fail(DependencyUnavailableError("The transfer was broken off."))
+        await self._disk.discard(fill.partial)
+
+
+async def follow(
+    fill: Fill, first: int, length: int, slice_bytes: int
+) -> AsyncIterator[memoryview]:
+    """The bytes of a part as they arrive, as slices of the growing file."""
+    position, end = first, first + length
+    view = memoryview(fill.partial.mapping)
+    while position < end:
+        reached = await fill.beyond(position)
+        size = min(slice_bytes, end - position, reached - position)
+        yield view[position : position + size]
+        position += size

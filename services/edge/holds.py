@@ -1,0 +1,228 @@
+"""Credit set aside before a transfer and settled after it, exactly: the edge's side of the ledger.
+
+A hold is made for the estimate; when the transfer ends, what was really delivered is captured and
+the rest released, or all of it when nothing was delivered. Settlement goes on in the background,
+repeated with the same request id until the credit service has answered, and is in the journal from
+the first byte: an edge that dies settles when it starts again.
+
+A hold that nobody settles is released when it expires (EXPIRY_POLICY_RELEASE): a reader never pays
+for bytes that were not sent. When a settlement comes after the expiry, what was delivered is
+debited from the balance instead. So revenue is lost only when an edge's disk is lost with it, or
+the balance is gone by then; the log tells of both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from services.credits.errors import HoldNotOpenError, InsufficientCreditError
+from services.edge.background import start
+from services.edge.journal import Entry, Journal
+from services.edge.ledger import Ledger, Reserved, Usage
+from services.edge.origin import is_retryable
+from services.process.logs import get_logger
+from services.rpc.errors import InternalError, RequestIdReusedError, ServiceError
+
+log = get_logger(__name__)
+
+SETTLEMENT_S = 60.0
+"""How much longer than its transfer a hold lives."""
+
+_LONGEST_HOLD_S = 7 * 86_400
+# Shorter than the credit service remembers request ids, so a repeated debit stays one debit.
+_GIVE_UP_S = 12 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was paid."""
+
+    amount: int
+    currency: str
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """Credit set aside for one transfer. Ends with ``Holds.settle``."""
+
+    entry: Entry
+    reserved: Reserved
+    ends_at: float
+    """When the transfer must have ended, on the clock of ``time.monotonic``."""
+    slot: int
+    journal: Journal
+    delivered: int = 0
+
+    def deliver(self, total: int) -> None:
+        """Notes that ``total`` bytes were delivered so far."""
+        self.delivered = total
+        self.journal.note(self.slot, total)
+
+
+class Holds:
+    """Makes and settles holds.
+
+    Args:
+        ledger: the credit service.
+        journal: where holds under way are noted.
+        transfer_s: how long a transfer may take at least.
+        slowest_bytes_per_s: how much longer it may take by its size.
+    """
+
+    def __init__(
+        self, ledger: Ledger, journal: Journal, *, transfer_s: float, slowest_bytes_per_s: float
+    ) -> None:
+        self._ledger = ledger
+        self._journal = journal
+        self._transfer_s = transfer_s
+        self._slowest_bytes_per_s = slowest_bytes_per_s
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def recover(self) -> int:
+        """Settles, in the background, what the process before this one left; how many holds."""
+        left = self._journal.left()
+        for slot, entry in left:
+            self._start(self._settled(slot, entry, entry.quantity, currency=""))
+        return len(left)
+
+    async def reserve(self, usage: Usage, *, request_id: str | None = None) -> Hold:
+        """Sets credit aside for ``usage``.
+
+        Args:
+            usage: the estimate, which is also the most that can be delivered.
+            request_id: what the ids of the hold and its settlement are made from, at most 48
+                characters. Given again after a failure, it finds the hold that is still open, or
+                makes the next one.
+
+        Raises:
+            InsufficientCreditError: the account has not enough.
+            RequestIdReusedError: the id stands for something else.
+            ServiceError: the credit service cannot be reached (nothing was delivered).
+        """
+        if request_id is None:
+            return await self._reserve(usage, f"{uuid4().hex}-r")
+        attempt = 0
+        while True:
+            attempt += 1
+            hold = await self._reserve(usage, f"{request_id}-r{attempt}")
+            try:
+                if await self._ledger.is_usable(usage.account_id, hold.entry.hold_id):
+                    return hold
+            except BaseException:
+                self.settle(hold)
+                raise
+            self._journal.clear(hold.slot)
+
+    def settle(self, hold: Hold) -> asyncio.Task[Receipt | None]:
+        """Pays for what was delivered, and only that, in the background; its receipt.
+
+        None stands for what could not be had: the log says so.
+        """
+        return self._start(
+            self._settled(hold.slot, hold.entry, hold.delivered, hold.reserved.currency)
+        )
+
+    async def drain(self, timeout_s: float) -> None:
+        """Waits for settlements under way; those that do not end in time stay in the journal."""
+        tasks = set(self._tasks)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+            if late:
+                log.warning("settlements_postponed", count=len(late))
+        self._journal.close()
+
+    def _start(self, work: Coroutine[Any, Any, Receipt | None]) -> asyncio.Task[Receipt | None]:
+        task = start(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _reserve(self, usage: Usage, request_id: str) -> Hold:
+        limit_s = self._transfer_s + usage.quantity / self._slowest_bytes_per_s
+        limit_s = min(limit_s, _LONGEST_HOLD_S - SETTLEMENT_S)
+        hold_s = int(limit_s + SETTLEMENT_S)
+        started, expires_at = time.monotonic(), time.time() + hold_s
+        try:
+            reserved = await self._ledger.reserve(usage, request_id, hold_s)
+            entry = _entry(usage, reserved, request_id, expires_at)
+            slot = self._journal.write(entry)
+        except (InsufficientCreditError, RequestIdReusedError):
+            raise
+        except BaseException as error:
+            if isinstance(error, ServiceError) and not is_retryable(error):
+                raise _unexpected(error) from error
+            # Whether there is a hold now is not known, or nobody waits for it any more.
+            self._start(self._undone(usage, request_id, hold_s))
+            raise
+        return Hold(entry, reserved, started + limit_s, slot, self._journal)
+
+    async def _undone(self, usage: Usage, request_id: str, hold_s: int) -> None:
+        """Learns which hold a reservation made, if it did, and gives it back."""
+        until = time.time() + hold_s
+        try:
+            reserved = await self._ledger.reserve(usage, request_id, hold_s, until=until)
+            await self._ledger.release(usage.account_id, reserved.hold_id, f"{request_id}-x", until)
+        except ServiceError as error:
+            log.info("reservation_not_undone", reason=error.reason_name())
+
+    async def _settled(
+        self, slot: int, entry: Entry, delivered: int, currency: str
+    ) -> Receipt | None:
+        """Settles once and for all; when cancelled, the journal keeps what is to be settled."""
+        receipt = None
+        try:
+            receipt = Receipt(await self._pay(entry, delivered), currency)
+        except ServiceError as error:
+            log.error(  # noqa: TRY400 (the reason says it all)
+                "delivery_unpaid",
+                account_id=entry.account_id,
+                hold_id=entry.hold_id,
+                meter=entry.meter,
+                quantity=delivered,
+                reason=error.reason_name(),
+            )
+        self._journal.clear(slot)
+        return receipt
+
+    async def _pay(self, entry: Entry, delivered: int) -> int:
+        until = max(entry.expires_at, time.time()) + _GIVE_UP_S
+        # One capture for all attempts of a request; one release for each of its holds.
+        request_id = entry.request_id.rpartition("-")[0]
+        try:
+            if delivered:
+                return await self._ledger.capture(entry, delivered, f"{request_id}-c", until)
+            await self._ledger.release(
+                entry.account_id, entry.hold_id, f"{entry.request_id}-x", until
+            )
+        except HoldNotOpenError as error:
+            if delivered and error.metadata.get("state") != "CAPTURED":
+                log.warning("settlement_late", account_id=entry.account_id, hold_id=entry.hold_id)
+                return await self._ledger.debit(entry, delivered, f"{request_id}-d", until)
+        return 0
+
+
+def _entry(usage: Usage, reserved: Reserved, request_id: str, expires_at: float) -> Entry:
+    return Entry(
+        hold_id=reserved.hold_id,
+        account_id=usage.account_id,
+        request_id=request_id,
+        meter=usage.meter,
+        cache_result=usage.cache_result,
+        resource=usage.resource[:256],
+        expires_at=expires_at,
+    )
+
+
+def _unexpected(error: ServiceError) -> InternalError:
+    """What the caller cannot help: a meter without a price, say."""
+    incident_id = uuid4().hex[:16]
+    log.error("reservation_refused", incident_id=incident_id, reason=error.reason_name())
+    return InternalError(metadata={"incident_id": incident_id})

@@ -1,0 +1,134 @@
+"""The credit service as the edge uses it: calls repeated, with one request id, until answered."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import uuid4
+
+from google.protobuf.duration_pb2 import Duration
+from tollmesh.credits.v1 import credits_pb2 as pb
+from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
+
+from services.credits.errors import HoldNotOpenError
+from services.edge.journal import Entry
+from services.edge.origin import is_retryable
+from services.rpc.errors import ServiceError
+
+T = TypeVar("T")
+
+_TIMEOUT_S = 2.0
+_ATTEMPTS = 3
+_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.05, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is to be paid for: so many bytes on a meter."""
+
+    account_id: str
+    meter: str
+    quantity: int
+    resource: str
+    """For the ledger's entries: the CID, say."""
+    cache_result: pb.CacheResult.ValueType = pb.CACHE_RESULT_UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A hold as the credit service made it."""
+
+    hold_id: str
+    amount: int
+    currency: str
+    available: int
+    """What the account can still spend besides."""
+
+
+class Ledger:
+    """Calls to the credit service. Its errors come through as they are.
+
+    ``until`` (Unix time, in s) is how long a call is repeated while the service cannot be reached;
+    without it, a few times.
+    """
+
+    def __init__(self, stub: CreditServiceAsyncStub) -> None:
+        self._stub = stub
+
+    async def reserve(
+        self, usage: Usage, request_id: str, hold_s: int, *, until: float = 0.0
+    ) -> Reserved:
+        """Sets credit aside for ``hold_s``; unsettled, it returns to the balance."""
+        metered = _metered(usage.meter, usage.quantity, usage.cache_result)
+        request = pb.ReserveRequest(
+            request_id=request_id,
+            account_id=usage.account_id,
+            metered=metered,
+            time_to_live=Duration(seconds=hold_s),
+            expiry_policy=pb.EXPIRY_POLICY_RELEASE,
+            resource=usage.resource[:256],
+        )
+        answer = await _repeated(lambda: self._stub.Reserve(request, timeout=_TIMEOUT_S), until)
+        hold = answer.hold
+        return Reserved(hold.hold_id, hold.amount, hold.currency, answer.balance.available)
+
+    async def capture(self, entry: Entry, quantity: int, request_id: str, until: float) -> int:
+        """Pays for ``quantity`` out of a hold and gives back the rest; the amount."""
+        request = pb.CaptureRequest(
+            request_id=request_id,
+            account_id=entry.account_id,
+            hold_id=entry.hold_id,
+            metered=_metered(entry.meter, quantity, entry.cache_result),
+            final=True,
+        )
+        answer = await _repeated(lambda: self._stub.Capture(request, timeout=_TIMEOUT_S), until)
+        return answer.amount
+
+    async def release(self, account_id: str, hold_id: str, request_id: str, until: float) -> None:
+        """Gives a hold back."""
+        request = pb.ReleaseRequest(request_id=request_id, account_id=account_id, hold_id=hold_id)
+        await _repeated(lambda: self._stub.Release(request, timeout=_TIMEOUT_S), until)
+
+    async def debit(self, entry: Entry, quantity: int, request_id: str, until: float) -> int:
+        """Pays for ``quantity`` out of the balance, when its hold is gone; the amount."""
+        request = pb.DebitRequest(
+            request_id=request_id,
+            account_id=entry.account_id,
+            metered=_metered(entry.meter, quantity, entry.cache_result),
+            resource=entry.resource,
+        )
+        answer = await _repeated(lambda: self._stub.Debit(request, timeout=_TIMEOUT_S), until)
+        return answer.amount
+
+    async def is_usable(self, account_id: str, hold_id: str) -> bool:
+        """Whether a hold can still be captured, or was: then its capture is answered again."""
+        request = pb.CaptureRequest(
+            request_id=uuid4().hex, account_id=account_id, hold_id=hold_id, amount=0
+        )
+        try:
+            await _repeated(lambda: self._stub.Capture(request, timeout=_TIMEOUT_S))
+        except HoldNotOpenError as error:
+            return error.metadata.get("state") == "CAPTURED"
+        return True
+
+
+async def _repeated(call: Callable[[], Awaitable[T]], until: float = 0.0) -> T:
+    backoff_s, attempt = _FIRST_BACKOFF_S, 0
+    while True:
+        attempt += 1
+        try:
+            return await call()
+        except ServiceError as error:
+            if not is_retryable(error) or (attempt >= _ATTEMPTS and time.time() >= until):
+                raise
+        await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+        backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+
+
+def _metered(meter: str, quantity: int, cache_result: int) -> pb.MeteredQuantity:
+    result = pb.CacheResult.ValueType(cache_result)
+    return pb.MeteredQuantity(meter=meter, quantity=quantity, cache_result=result)

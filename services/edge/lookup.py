@@ -1,0 +1,87 @@
+"""What is known of an object, and whether it is final: asked as seldom as honesty allows.
+
+The bytes of a CID never change, so what a root node says is kept. Finality is another matter: until
+the chain calls an object final, a reorganisation may drop it, so the chain service is asked again
+every few seconds; what it no longer has is not served as if it had. Once final, always final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from services.edge.background import start
+from services.edge.cache.disk import DiskCache
+from services.edge.cache.memory import MokaCache
+from services.edge.objects import ObjectInfo, ObjectKey
+from services.edge.origin import WORTH_A_RETRY, Origin
+
+_REMEMBERED = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    info: ObjectInfo
+    asked_at: float
+
+
+class ObjectLookup:
+    """Answers from the disk tier, from memory, and else from the chain service.
+
+    Args:
+        origin: the chain service.
+        disk: knows what is final among what it holds.
+        recheck_s: how long an answer that is not final is believed.
+    """
+
+    def __init__(self, origin: Origin, disk: DiskCache, *, recheck_s: float) -> None:
+        self._origin = origin
+        self._disk = disk
+        self._recheck_s = recheck_s
+        self._known = MokaCache(_REMEMBERED)
+        self._asking: dict[ObjectKey, asyncio.Task[ObjectInfo]] = {}
+
+    async def find(self, key: ObjectKey) -> ObjectInfo:
+        """What is known of an object.
+
+        Raises OBJECT_NOT_FOUND when it is not on the chain (any more), and the chain service's
+        other errors; but one seen a while ago and held here is still served, as not final, while
+        the chain service cannot be reached.
+        """
+        held = self._disk.info(key.cid)
+        if held is not None and self._disk.final_on(key):
+            return held.standing(finalized=True)
+        known: _Known | None = await self._known.get(key)
+        if known is not None and (
+            known.info.finalized or time.monotonic() - known.asked_at < self._recheck_s
+        ):
+            return known.info
+        try:
+            return await self._ask(key)
+        except WORTH_A_RETRY:
+            if known is None or held is None:
+                raise
+            return known.info
+
+    async def _ask(self, key: ObjectKey) -> ObjectInfo:
+        """One question at a time for each object, however many wait for its answer."""
+        asking = self._asking.get(key)
+        if asking is None:
+            asking = self._asking[key] = start(self._stat(key))
+            asking.add_done_callback(lambda _: self._asking.pop(key, None))
+        return await asyncio.shield(asking)
+
+    async def _stat(self, key: ObjectKey) -> ObjectInfo:
+        asked_at = time.monotonic()
+        try:
+            info = await self._origin.stat(key)
+        except WORTH_A_RETRY:
+            raise
+        except Exception:
+            await self._known.delete(key)
+            raise
+        await self._known.set(key, _Known(info, asked_at))
+        if info.finalized:
+            await self._disk.mark_final(key)
+        return info

@@ -1,0 +1,169 @@
+"""The chain service as the edge uses it: where bytes come from and where uploads go."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+
+from tollmesh.chain.v1 import chain_pb2 as pb
+from tollmesh.chain.v1.chain_pb2_grpc import ChainServiceAsyncStub
+
+from services.chain.errors import NetworkUnavailableError, ObjectCorruptError
+from services.edge.objects import ObjectInfo, ObjectKey
+from services.process.logs import get_logger
+from services.rpc.errors import (
+    DeadlineExceededError,
+    DependencyUnavailableError,
+    OverloadedError,
+    ServiceError,
+    ShuttingDownError,
+    StoreUnavailableError,
+)
+
+log = get_logger(__name__)
+
+WORTH_A_RETRY = (
+    NetworkUnavailableError,
+    DependencyUnavailableError,
+    OverloadedError,
+    ShuttingDownError,
+    StoreUnavailableError,
+)
+_ATTEMPTS = 4
+_BACKOFF_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """How far an upload has come on its way to the chain."""
+
+    key: ObjectKey
+    state: str
+    """``pending``, ``published``, ``finalized`` or ``failed``."""
+    size_bytes: int
+    nodes_total: int
+    nodes_published: int
+    nodes_finalized: int
+    update_time: datetime | None
+    message: str
+
+
+class Origin:
+    """The chain service. Its errors come through as they are.
+
+    Args:
+        stub: the service; calls without an end of their own are bounded here.
+        idle_s: how long it may be silent amid an object.
+    """
+
+    def __init__(self, stub: ChainServiceAsyncStub, *, idle_s: float) -> None:
+        self._stub = stub
+        self._idle_s = idle_s
+
+    async def stat(self, key: ObjectKey) -> ObjectInfo:
+        """What the chain knows of an object now. Raises OBJECT_NOT_FOUND and others."""
+        request = pb.StatObjectRequest(network=key.network, cid=key.cid)
+        found = (await self._stub.StatObject(request)).object
+        return ObjectInfo(
+            cid=key.cid,
+            size_bytes=found.size_bytes,
+            name=found.name,
+            media_type=found.media_type,
+            compressed=found.compressed,
+            encrypted=found.encrypted,
+            finalized=found.finality == pb.FINALITY_FINALIZED,
+        )
+
+    async def read(self, key: ObjectKey, first: int, length: int) -> AsyncGenerator[bytes]:
+        """Exactly ``length`` verified bytes from ``first``, in pieces.
+
+        Goes on from the byte reached when the service falters, a few times without progress.
+        """
+        position, end, attempts = first, first + length, 0
+        while position < end:
+            try:
+                async with aclosing(self._stream(key, position, end - position)) as stream:
+                    async for data in stream:
+                        position += len(data)
+                        attempts = 0
+                        yield data
+                if position < end:
+                    raise DependencyUnavailableError("The chain service ended an object early.")
+            except WORTH_A_RETRY as error:
+                attempts += 1
+                if attempts == _ATTEMPTS:
+                    raise
+                log.info("origin_read_retried", object=str(key), reason=error.reason_name())
+                await asyncio.sleep(_BACKOFF_S * 2**attempts * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+
+    async def publish(
+        self, request_id: str, network: str, name: str, size_bytes: int, body: AsyncIterator[bytes]
+    ) -> Publication:
+        """Hands a file to the chain service; it is stored there when this returns.
+
+        Idempotent by ``request_id``. Raises the service's errors, and what ``body`` raises.
+        """
+        header = pb.PublishObjectHeader(
+            request_id=request_id,
+            network=network,
+            name=name or None,
+            size_bytes=size_bytes,
+        )
+
+        async def requests() -> AsyncIterator[pb.PublishObjectRequest]:
+            yield pb.PublishObjectRequest(header=header)
+            async for data in body:
+                yield pb.PublishObjectRequest(data=data)
+
+        answer = await self._stub.PublishObject(requests())
+        return _publication(network, answer.publication)
+
+    async def publication(self, key: ObjectKey) -> Publication:
+        """How far an upload has come. Raises PUBLICATION_NOT_FOUND and others."""
+        request = pb.GetPublicationRequest(network=key.network, cid=key.cid)
+        return _publication(key.network, (await self._stub.GetPublication(request)).publication)
+
+    async def _stream(self, key: ObjectKey, first: int, length: int) -> AsyncGenerator[bytes]:
+        request = pb.ReadObjectRequest(
+            network=key.network, cid=key.cid, offset=first, length=length
+        )
+        call = self._stub.ReadObject(request)
+        answers = aiter(call)
+        try:
+            while True:
+                async with asyncio.timeout(self._idle_s):
+                    answer = await anext(answers, None)
+                if answer is None:
+                    return
+                if len(answer.data) > length:
+                    raise ObjectCorruptError
+                length -= len(answer.data)
+                if answer.data:
+                    yield answer.data
+        except TimeoutError as error:
+            raise DependencyUnavailableError("The chain service went silent.") from error
+        finally:
+            call.cancel()
+
+
+def is_retryable(error: ServiceError) -> bool:
+    """Whether the same call may succeed shortly (its outcome may be unknown)."""
+    return isinstance(error, (*WORTH_A_RETRY, DeadlineExceededError))
+
+
+def _publication(network: str, found: pb.Publication) -> Publication:
+    state = pb.PublicationState.Name(found.state).removeprefix("PUBLICATION_STATE_").lower()
+    return Publication(
+        key=ObjectKey(network, found.cid),
+        state=state,
+        size_bytes=found.size_bytes,
+        nodes_total=found.nodes_total,
+        nodes_published=found.nodes_published,
+        nodes_finalized=found.nodes_finalized,
+        update_time=found.update_time.ToDatetime() if found.HasField("update_time") else None,
+        message=found.message,
+    )
