@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Iterator, Mapping
+import uuid
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import grpc
 from tollmesh.auth.v1 import auth_pb2 as pb
@@ -47,7 +47,6 @@ class AuthClient:
     clock: Clock
     store: Store
     records: RequestRecords
-    _ids: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def auth(self) -> pb_grpc.AuthServiceAsyncStub:
@@ -58,7 +57,7 @@ class AuthClient:
         return pb_grpc.AccountServiceStub(self.channel)
 
     def request_id(self) -> str:
-        return f"request-{next(self._ids)}"
+        return uuid.uuid4().hex
 
     async def account(self, name: str = "") -> str:
         """Makes an account; gives its id."""
