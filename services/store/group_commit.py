@@ -25,7 +25,7 @@ from services.store.errors import (
 )
 from services.store.layer import Deferred, Layer, Snapshot
 from services.store.overlay import Overlay
-from services.store.port import Committed, Operation, ReadTransaction
+from services.store.port import MAX_APPENDS, Committed, Operation, ReadTransaction
 
 T = TypeVar("T")
 
@@ -175,7 +175,8 @@ def _run(batch: list[_Waiting], snapshot: Snapshot) -> tuple[Layer, list[_Outcom
             outcomes.append((None, error))
             continue
         written_bytes += overlay.size_bytes
-        if written_bytes > MAX_BATCH_BYTES and outcomes:
+        appends = len(layer.appends) + len(overlay.appends)
+        if outcomes and (written_bytes > MAX_BATCH_BYTES or appends > MAX_APPENDS):
             break
         layer.absorb(overlay)
         outcomes.append((result, None))

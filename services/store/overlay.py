@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from services.store.errors import AppendedRangeError, KeyInvalidError, OperationTooLargeError
 from services.store.layer import LOWEST_STAMP, Layer, Snapshot
-from services.store.port import MAX_KEY_BYTES, MAX_OPERATION_BYTES, MAX_VALUE_BYTES
+from services.store.port import MAX_APPENDS, MAX_KEY_BYTES, MAX_OPERATION_BYTES, MAX_VALUE_BYTES
 
 KEY_END = b"\xff"
 """No key is this or larger: engines keep their own bookkeeping there."""
@@ -73,6 +73,8 @@ class Overlay(Layer):
     def append(self, prefix: bytes, value: bytes) -> None:
         """As the port says."""
         self._count(prefix + LOWEST_STAMP, value)
+        if len(self.appends) >= MAX_APPENDS:
+            raise OperationTooLargeError(f"an operation appends at most {MAX_APPENDS} entries")
         super().append(prefix, value)
 
     def _count(self, key: bytes, value: bytes | None) -> None:

@@ -21,6 +21,8 @@ R_co = TypeVar("R_co", covariant=True)
 MAX_KEY_BYTES = 480
 MAX_VALUE_BYTES = 100_000
 MAX_OPERATION_BYTES = 1_000_000
+MAX_APPENDS = 10_000
+"""What one operation appends at most."""
 STAMP_BYTES = 12
 """The length of what ``append`` puts behind its prefix: it sorts in commit order."""
 

@@ -1,7 +1,7 @@
 """The embedded engine: LMDB, one process, every commit synced to the disk before its answer.
 
-Operations run in the event loop on a snapshot (LMDB reads cost less than a microsecond and a
-hand-off to a thread much more); what they wrote goes to the writer thread as one LMDB transaction.
+Operations run in the event loop on a snapshot (an LMDB read costs less than a microsecond and a
+hand-off to a thread far more); what they wrote goes to the writer thread as one LMDB transaction.
 Reads run in the event loop too, unless they turn out to be long: those start again in a thread.
 """
 
@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import lmdb
 
@@ -23,30 +23,46 @@ from services.store.layer import Layer, Snapshot, add_to_counter
 
 T = TypeVar("T")
 
+FIRST_MAP_BYTES = 1 << 30
 _VERSION_KEY = b"\xffversion"
 """Where the version of the last commit stands: 8 bytes, big-endian. No other key is as large."""
-_FIRST_MAP_BYTES = 1 << 30
 _LONG_READ_PAIRS = 100
+_READER_THREADS = 2
 
 
-class _LongReadError(BaseException):
-    """A read in the event loop came upon a long range; it passes through operations' handlers."""
+class _LongRead(BaseException):
+    """A read in the event loop came upon a long range."""
 
 
 class LmdbEngine:
-    """See the module. One directory belongs to one engine of one process."""
+    """See the module. Made in the event loop that uses it.
+
+    Raises ``StoreInUseError`` while another engine has the directory, ``StoreUnavailableError``
+    when it cannot be opened or written. After a failed write the next one opens it anew, so a disk
+    that has room again needs no restart.
+    """
 
     lanes = 1
 
-    def __init__(self, directory: Path, *, map_bytes: int = _FIRST_MAP_BYTES) -> None:
+    def __init__(self, directory: Path, *, map_bytes: int = FIRST_MAP_BYTES) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._directory = directory
+        self._map_bytes = map_bytes
+        self._long_reads: set[asyncio.Future[Any]] = set()
+        self._exclusive = asyncio.Lock()
+        """Held while the map is replaced; long reads start under it."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._owner = _own(directory)
-            self._environment = _open(directory, map_bytes)
-        except (OSError, lmdb.Error) as error:
-            raise StoreUnavailableError(f"cannot open the store in {directory}: {error}") from error
+        except OSError as error:
+            raise self._unavailable("open", error) from error
+        try:
+            self._environment: lmdb.Environment | None = self._open()
+        except BaseException:
+            os.close(self._owner)
+            raise
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lmdb-writer")
-        self._readers = ThreadPoolExecutor(2, thread_name_prefix="lmdb-reader")
+        self._readers = ThreadPoolExecutor(_READER_THREADS, thread_name_prefix="lmdb-reader")
 
     async def transact(
         self,
@@ -55,45 +71,101 @@ class LmdbEngine:
         work: Work[T],
     ) -> tuple[T, int]:
         """As the seam says."""
-        with self._environment.begin() as transaction:
-            layer, value = work(_LmdbSnapshot(transaction))
-            version = _version(transaction)
+        if self._environment is None:
+            await self._reopen()
+        (layer, value), version = self._on_snapshot(work, longest=0)
         if not layer:
             return value, version
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._writer, self._commit, layer, version + 1)
-        except lmdb.Error as error:
-            raise StoreUnavailableError(f"cannot write: {error}") from error
+        await self._write(layer, version + 1)
         return value, version + 1
 
     async def read(self, run: Callable[[Snapshot], T]) -> tuple[T, int]:
         """As the seam says."""
+        if self._environment is None:
+            await self._reopen()
         try:
-            return self._read(run, _LONG_READ_PAIRS)
-        except _LongReadError:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._readers, self._read, run, 0)
+            return self._on_snapshot(run, longest=_LONG_READ_PAIRS)
+        except _LongRead:
+            pass
+        async with self._exclusive:
+            pending = self._loop.run_in_executor(self._readers, self._on_snapshot, run)
+            self._long_reads.add(pending)
+            pending.add_done_callback(self._long_reads.discard)
+        return await pending
 
     async def close(self) -> None:
         """As the seam says."""
         self._writer.shutdown()
         self._readers.shutdown()
-        self._environment.close()
+        if self._environment is not None:
+            self._environment.close()
         os.close(self._owner)
 
-    def _read(self, run: Callable[[Snapshot], T], longest: int) -> tuple[T, int]:
-        with self._environment.begin() as transaction:
-            return run(_LmdbSnapshot(transaction, longest)), _version(transaction)
+    def _open(self) -> lmdb.Environment:
+        """Opens the files; makes sure that their names survive a power failure."""
+        try:
+            environment = lmdb.open(
+                str(self._directory), map_size=self._map_bytes, max_spare_txns=_READER_THREADS + 1
+            )
+            # The map of an existing store may be larger than what was asked for.
+            self._map_bytes = max(self._map_bytes, environment.info()["map_size"])
+            directory = os.open(self._directory, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except (OSError, lmdb.Error) as error:
+            raise self._unavailable("open", error) from error
+        return environment
 
-    def _commit(self, layer: Layer, version: int) -> None:
-        """In the writer thread: one synced LMDB transaction."""
-        with self._environment.begin(write=True) as transaction:
-            _write(transaction, layer, version)
+    def _on_snapshot(self, run: Callable[[Snapshot], T], longest: int = 0) -> tuple[T, int]:
+        """Runs ``run`` on the last commit; in the event loop, or (a long read) in a thread."""
+        if self._environment is None:
+            raise StoreUnavailableError(f"the store in {self._directory} is not open")
+        try:
+            with self._environment.begin() as transaction:
+                result = run(_LmdbSnapshot(transaction, longest))
+                return result, int.from_bytes(transaction.get(_VERSION_KEY) or b"", "big")
+        except lmdb.Error as error:
+            raise self._unavailable("read", error) from error
+
+    async def _write(self, layer: Layer, version: int) -> None:
+        """One synced LMDB transaction, with a larger map when the present one is full."""
+        while self._environment is not None:
+            pending = self._loop.run_in_executor(
+                self._writer, _commit, self._environment, layer, version
+            )
+            try:
+                return await pending
+            except lmdb.MapFullError:
+                await self._unmap()
+                self._map_bytes *= 2
+                await self._reopen()
+            except lmdb.Error as error:
+                # Whether it is there shows when the files are opened anew.
+                await self._unmap()
+                raise self._unavailable("write", error) from error
+        raise StoreUnavailableError(f"the store in {self._directory} is not open")
+
+    async def _unmap(self) -> None:
+        """Closes the files. Only where writes are made, so none is in flight."""
+        async with self._exclusive:
+            await asyncio.gather(*self._long_reads, return_exceptions=True)
+            if self._environment is not None:
+                self._environment.close()
+                self._environment = None
+
+    async def _reopen(self) -> None:
+        async with self._exclusive:
+            if self._environment is None:
+                self._environment = self._open()
+
+    def _unavailable(self, what: str, error: Exception) -> StoreUnavailableError:
+        return StoreUnavailableError(f"cannot {what} the store in {self._directory}: {error}")
 
 
 def _own(directory: Path) -> int:
-    """Takes the lock that keeps a second process out; it ends with the process."""
+    """Takes the lock that keeps others out; it ends with the process, however that ends."""
     owner = os.open(directory / "owner.lock", os.O_CREAT | os.O_RDWR, 0o644)
     try:
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,21 +177,14 @@ def _own(directory: Path) -> int:
     return owner
 
 
-def _open(directory: Path, map_bytes: int) -> lmdb.Environment:
-    return lmdb.open(str(directory), map_size=map_bytes, metasync=True, sync=True, max_spare_txns=4)
-
-
-def _version(transaction: lmdb.Transaction[bytes]) -> int:
-    return int.from_bytes(transaction.get(_VERSION_KEY) or b"", "big")
-
-
-def _write(transaction: lmdb.Transaction[bytes], layer: Layer, version: int) -> None:
-    with transaction.cursor() as cursor:
+def _commit(environment: lmdb.Environment, layer: Layer, version: int) -> None:
+    """In the writer thread."""
+    with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
         for begin, end in layer.cleared:
             found = cursor.set_range(begin or b"\x00")
             while found and cursor.key() < end:
                 found = cursor.delete()
-        puts = []
+        puts = [(_VERSION_KEY, version.to_bytes(8, "big"))]
         for key, value in layer.values.items():
             if value is None:
                 transaction.delete(key)
@@ -127,10 +192,10 @@ def _write(transaction: lmdb.Transaction[bytes], layer: Layer, version: int) -> 
                 puts.append((key, value))
         for key, delta in layer.deltas.items():
             puts.append((key, add_to_counter(transaction.get(key), delta)))
+        # A stamp has the form of FoundationDB's: version, order of the commit, order within it.
         stamp = version.to_bytes(8, "big") + b"\x00\x00"
         for number, (prefix, value) in enumerate(layer.appends):
             puts.append((prefix + stamp + number.to_bytes(2, "big"), value))
-        puts.append((_VERSION_KEY, version.to_bytes(8, "big")))
         puts.sort()
         cursor.putmulti(puts)
 
@@ -140,7 +205,7 @@ class _LmdbSnapshot:
 
     __slots__ = ("_longest", "_transaction", "get")
 
-    def __init__(self, transaction: lmdb.Transaction[bytes], longest: int = 0) -> None:
+    def __init__(self, transaction: lmdb.Transaction[bytes], longest: int) -> None:
         self._transaction = transaction
         self._longest = longest
         self.get: Callable[[bytes], bytes | None] = transaction.get
@@ -152,21 +217,21 @@ class _LmdbSnapshot:
     def range(
         self, begin: bytes, end: bytes, *, limit: int = 0, reverse: bool = False
     ) -> list[tuple[bytes, bytes]]:
-        """The pairs of a range; restarts the read in a thread when they are many."""
+        """The pairs of a range. Raises ``_LongRead`` when they are many."""
         pairs: list[tuple[bytes, bytes]] = []
         with self._transaction.cursor() as cursor:
             if reverse:
                 found = cursor.prev() if cursor.set_range(end) else cursor.last()
             else:
                 found = cursor.set_range(begin or b"\x00")
-            while found:
-                key = cursor.key()
-                if key < begin or key >= end:
+            if not found:
+                return pairs
+            for pair in cursor.iterprev() if reverse else cursor.iternext():
+                if not begin <= pair[0] < end:
                     break
-                pairs.append((key, cursor.value()))
+                pairs.append(pair)
                 if len(pairs) == limit:
                     break
                 if len(pairs) == self._longest:
-                    raise _LongReadError
-                found = cursor.prev() if reverse else cursor.next()
+                    raise _LongRead
         return pairs

@@ -1,0 +1,151 @@
+"""Exactly-once commits over a database with optimistic transactions.
+
+A commit can end unknown: applied, not applied, or (when the client stopped waiting) applied later.
+So every transaction also writes a *marker*, a key of this client and lane, with the name of the
+attempt and, by versionstamp, its commit version; and every transaction conflicts with any other
+that writes the marker. After an unknown result the next attempt reads the marker first. Either it
+names an earlier attempt: then that one was committed, and its value is the answer. Or it does not:
+then this attempt's own commit, by writing the marker, makes it impossible for an earlier one to
+land after all.
+
+Source: FoundationDB's developer guide, "Transactions with unknown results" and "Non-Retryable
+Errors". Unlike what the client library does by itself after ``commit_unknown_result``, the marker
+also covers ``transaction_timed_out`` and ``cluster_version_changed``, whose commits may land late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from services.store.engine import Work
+from services.store.errors import StoreUnavailableError
+from services.store.layer import Layer, Snapshot
+
+T = TypeVar("T")
+
+BUDGET_S = 10.0
+MARKERS = b"\xffmarker/"
+"""Where markers stand: above every user key. Then the client and the lane."""
+MARK_BYTES = 8
+
+
+class AttemptFailed(BaseException):
+    """This attempt was not committed, or it is known to be undecided: make another."""
+
+
+class CommitUnknown(BaseException):
+    """This attempt was committed, or was not, or will be."""
+
+
+class Attempt(Protocol):
+    """One transaction of a database. Every method may raise ``AttemptFailed``."""
+
+    async def marked(self, marker: bytes) -> tuple[bytes, int] | None:
+        """What stands at a marker: the mark, and the version of the commit that made it."""
+
+    async def run(self, reads: Sequence[bytes], work: Callable[[Snapshot], T]) -> T:
+        """Runs work on the snapshot. ``reads`` are keys that it will probably read."""
+
+    async def read_version(self) -> int:
+        """The version of the snapshot."""
+
+    async def commit(self, layer: Layer, marker: bytes, mark: bytes) -> int:
+        """Commits a layer, and a mark at a marker; gives the version.
+
+        Conflicts with everything that wrote what was read, or the marker, since the snapshot.
+        Raises ``CommitUnknown``.
+        """
+
+
+class Database(Protocol):
+    """What makes attempts."""
+
+    def begin(self) -> Attempt:
+        """A new transaction on the latest state."""
+
+    async def pause(self, failures: int) -> None:
+        """Waits before another attempt, longer after more failures."""
+
+    async def close(self) -> None:
+        """Lets go of the connection."""
+
+
+class OptimisticEngine:
+    """An engine over a database: it retries, and resolves unknown commits.
+
+    ``client`` names this engine among all that ever use the database. At most ``lanes`` commits and
+    ``readers`` reads are under way at once. ``budget_s`` is how long each tries before
+    ``StoreUnavailableError``.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        client: bytes,
+        lanes: int,
+        readers: int,
+        budget_s: float = BUDGET_S,
+    ) -> None:
+        self.lanes = lanes
+        self._database = database
+        self._budget_s = budget_s
+        self._loop = asyncio.get_running_loop()
+        self._markers = MARKERS + client
+        self._readers = asyncio.Semaphore(readers)
+        self._marks = itertools.count(1)
+
+    async def transact(self, lane: int, reads: Sequence[bytes], work: Work[T]) -> tuple[T, int]:
+        """As the seam says."""
+        marker = self._markers + bytes([lane])
+        undecided: dict[bytes, T] = {}
+        return await self._persist(lambda: self._attempt(marker, reads, work, undecided))
+
+    async def read(self, run: Callable[[Snapshot], T]) -> tuple[T, int]:
+        """As the seam says."""
+
+        async def once() -> tuple[T, int]:
+            attempt = self._database.begin()
+            return await attempt.run((), run), await attempt.read_version()
+
+        async with self._readers:
+            return await self._persist(once)
+
+    async def close(self) -> None:
+        """As the seam says. Markers stay; a database sweeps old ones when it is opened."""
+        await self._database.close()
+
+    async def _attempt(
+        self, marker: bytes, reads: Sequence[bytes], work: Work[T], undecided: dict[bytes, T]
+    ) -> tuple[T, int]:
+        """One attempt. ``undecided`` are the values of earlier ones that may be committed."""
+        attempt = self._database.begin()
+        if undecided:
+            found = await attempt.marked(marker)
+            if found is not None and found[0] in undecided:
+                return undecided[found[0]], found[1]
+        layer, value = await attempt.run(reads, work)
+        if not layer and not undecided:
+            return value, await attempt.read_version()
+        mark = next(self._marks).to_bytes(MARK_BYTES, "big")
+        try:
+            return value, await attempt.commit(layer, marker, mark)
+        except CommitUnknown as error:
+            undecided[mark] = value
+            raise AttemptFailed(str(error)) from error
+
+    async def _persist(self, once: Callable[[], Awaitable[T]]) -> T:
+        """Tries until it works or the budget is spent."""
+        until = self._loop.time() + self._budget_s
+        failures = 0
+        while True:
+            try:
+                return await once()
+            except AttemptFailed as error:
+                failures += 1
+                if self._loop.time() >= until:
+                    raise StoreUnavailableError(f"gave up, try {failures}: {error}") from error
+            await self._database.pause(failures)
