@@ -1,13 +1,15 @@
-"""What the credit service refuses, one class a reason; callers of the service get the same classes."""
+"""What the credit service refuses, one class a reason; its callers get the same classes."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
 
 import grpc
 from tollmesh.errors.v1 import errors_pb2 as reasons
 
 from services.rpc.errors import ServiceError
+from services.store import errors as store_errors
+from services.store import translation
 
 
 class InsufficientCreditError(ServiceError):
@@ -18,19 +20,18 @@ class InsufficientCreditError(ServiceError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = reasons.ERROR_REASON_INSUFFICIENT_CREDIT
-    quota_subject: ClassVar[str] = "credit"
 
     @classmethod
-    def of(cls, currency: str, *, needed: int, available: int) -> InsufficientCreditError:
+    def of(
+        cls, account_id: str, currency: str, *, needed: int, available: int
+    ) -> InsufficientCreditError:
         """The error for taking ``needed`` from a balance of ``available``."""
-        return cls(
+        error = cls(
             f"{needed} {currency} needed, {available} available",
-            metadata={
-                "currency": currency,
-                "needed": str(needed),
-                "available": str(available),
-            },
+            metadata={"currency": currency, "needed": str(needed), "available": str(available)},
         )
+        error.quota_subject = f"account:{account_id}"
+        return error
 
 
 class HoldNotFoundError(ServiceError):
@@ -87,3 +88,9 @@ ERRORS: tuple[type[ServiceError], ...] = (
     VersionUnknownError,
 )
 """What this service raises besides ``services.rpc.errors.COMMON``: for ``services.rpc.client``."""
+
+STORE_ERRORS: Mapping[type[Exception], type[ServiceError]] = {
+    **translation.STORE_ERRORS,
+    store_errors.VersionUnknownError: VersionUnknownError,
+}
+"""What callers are told when the store refuses."""

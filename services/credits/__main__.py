@@ -1,0 +1,69 @@
+"""The credit service's process: ``python -m services.credits``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from services.credits.errors import STORE_ERRORS
+from services.credits.ledger import Ledger
+from services.credits.servicer import CreditServicer
+from services.credits.settings import CreditSettings
+from services.credits.sweeper import Sweeper, report
+from services.process.lifecycle import announce_ready, run
+from services.rpc.server import Limits, Server
+from services.rpc.tls import ServerTls
+from services.store.open import open_store
+from services.store.requests import RequestRecords, sweep_for_ever
+
+
+def main() -> None:
+    """Serves until SIGTERM."""
+    run(CreditSettings, serve)
+
+
+async def serve(settings: CreditSettings, stop: asyncio.Event) -> None:
+    """Opens the store, serves until ``stop`` is set, drains, and closes the store."""
+    store = await open_store(settings.store)
+    try:
+        requests = RequestRecords("credits", keep_s=settings.record_s)
+        ledger = Ledger(
+            store, settings.rated_tariff(), requests, keep_s=settings.record_s, now_us=now_us
+        )
+        sweeper = Sweeper(store, ledger, now_us)
+        forgetting = sweep_for_ever(
+            store, requests, every_s=settings.sweep_s, now_us=now_us, failed=report
+        )
+        async with asyncio.TaskGroup() as background:
+            sweeps = [
+                background.create_task(sweeper.run(settings.sweep_s)),
+                background.create_task(forgetting),
+            ]
+            async with new_server(settings, ledger) as server:
+                announce_ready(settings.ready_file, server.address)
+                await stop.wait()
+            for sweep in sweeps:
+                sweep.cancel()
+    finally:
+        await store.close()
+
+
+def new_server(settings: CreditSettings, ledger: Ledger) -> Server:
+    """The service on its address."""
+    return Server(
+        listen=settings.listen,
+        servicers=[CreditServicer(ledger)],
+        translate=STORE_ERRORS,
+        tls=ServerTls.of(settings),
+        limits=Limits(settings.max_concurrent_calls, settings.max_message_bytes),
+        drain_s=settings.drain_s,
+    )
+
+
+def now_us() -> int:
+    """Microseconds since 1970, UTC."""
+    return time.time_ns() // 1000
+
+
+if __name__ == "__main__":
+    main()

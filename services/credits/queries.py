@@ -1,0 +1,126 @@
+"""What can be asked about an account: pure functions of a read transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from services.credits.account import DAY_US, load_wallet
+from services.credits.errors import AmountOutOfRangeError
+from services.credits.lots import Shelf
+from services.credits.records import (
+    ENTRIES,
+    MAX_AMOUNT,
+    USAGE,
+    Entry,
+    Lot,
+    Purse,
+    Usage,
+    decode_entry,
+    decode_usage,
+)
+from services.credits.settlement import SettlementDueError
+from services.store.pages import Listing, read_page
+from services.store.port import ReadTransaction
+
+USAGE_PART = 2000
+"""Usage counters that one read takes in: a few years are several reads."""
+
+
+class BalanceView(NamedTuple):
+    """An account's credit in a currency, and its unspent grants in spend order."""
+
+    purse: Purse
+    lots: tuple[Lot, ...]
+    version: int = 0
+
+
+class EntryPage(NamedTuple):
+    """Entries with their numbers, and the token of the next page (empty: there is none)."""
+
+    entries: Sequence[tuple[int, Entry]]
+    next_token: str
+    version: int = 0
+
+
+class UsageLine(NamedTuple):
+    """What a meter came to; sorts by meter, cache result and currency."""
+
+    meter: str
+    cache: int
+    currency: str
+    usage: Usage
+
+
+class UsageLines(NamedTuple):
+    """Sorted lines."""
+
+    lines: Sequence[UsageLine]
+    version: int
+
+
+def require_settled(tx: ReadTransaction, account_id: str, now_us: int) -> None:
+    """Raises ``SettlementDueError`` when something of the account is due."""
+    if load_wallet(tx, account_id).agenda_us <= now_us:
+        raise SettlementDueError
+
+
+def balance(tx: ReadTransaction, *, account_id: str, currency: str) -> BalanceView:
+    """The balance; zeros for what never was."""
+    purse = load_wallet(tx, account_id).purses.get(currency, Purse())
+    tail = Shelf(account_id, currency).lots(tx) if purse.tail else ()
+    return BalanceView(purse, purse.head + tail)
+
+
+def entries(
+    tx: ReadTransaction, *, account_id: str, size: int, token: str, newest_first: bool
+) -> EntryPage:
+    """A page of the ledger; raises ``PageTokenInvalidError`` of the store."""
+    listing = Listing("credits.entries", account_id, "newest" if newest_first else "oldest")
+    bounds = ENTRIES.range(account_id)
+    page, next_token = read_page(
+        tx, listing, bounds, size=size, token=token, newest_first=newest_first
+    )
+    found = []
+    for key, value in page:
+        _, number = ENTRIES.parts(key)
+        found.append((int(number), decode_entry(value)))
+    return EntryPage(found, next_token)
+
+
+class UsageTotal:
+    """Sums usage counters, part by part, so that a long period is no large read.
+
+    The counters of a day that is over do not change, so the parts fit together.
+    """
+
+    def __init__(self, account_id: str, start_us: int | None, end_us: int | None) -> None:
+        begin, end = USAGE.range(account_id)
+        self._begin = begin if start_us is None else USAGE.key(account_id, start_us // DAY_US)
+        self._end = end if end_us is None else USAGE.key(account_id, end_us // DAY_US)
+        self._sums: dict[tuple[str, int, str], Usage] = {}
+
+    def next_part(self, tx: ReadTransaction) -> list[tuple[bytes, bytes]]:
+        """What comes next."""
+        return tx.range(self._begin, self._end, limit=USAGE_PART)
+
+    def add(self, part: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Takes a part in; says whether it was the last. Raises ``AmountOutOfRangeError``."""
+        for key, value in part:
+            _, _, meter, cache, currency = USAGE.parts(key)
+            line = str(meter), int(cache), str(currency)
+            sums, more = self._sums.get(line, Usage()), decode_usage(value)
+            quantity = sums.quantity + more.quantity
+            if quantity > MAX_AMOUNT:
+                raise AmountOutOfRangeError(
+                    f"The usage of {line[0]} exceeds 64 bits: ask for less time"
+                )
+            self._sums[line] = Usage(quantity, sums.amount + more.amount, sums.count + more.count)
+        if part:
+            self._begin = part[-1][0] + b"\x00"
+        return len(part) < USAGE_PART
+
+    def lines(self, version: int) -> UsageLines:
+        """The sums."""
+        lines = [UsageLine(*line, usage) for line, usage in sorted(self._sums.items())]
+        return UsageLines(lines, version)

@@ -1,0 +1,200 @@
+"""What the credit service stores, and under which keys.
+
+An account is one ``Wallet`` record, small however much happens: the credit of a few grants stands
+in it, that of further grants, each hold, each ledger entry and each usage counter under keys of
+their own. Times are microseconds since the Unix epoch. The enumerations have the numbers of the
+contract (``tollmesh.credits.v1``).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from services.store.keys import Subspace
+from services.store.records import Record, decoder
+
+MAX_AMOUNT: Final = 2**63 - 1
+NEVER_US: Final = 2**63 - 1
+"""The expiry of what does not expire: sorts behind every time."""
+
+
+class CacheResult(IntEnum):
+    """As in the contract; NONE is priced like MISS."""
+
+    NONE = 0
+    HIT = 1
+    MISS = 2
+
+
+class ExpiryPolicy(IntEnum):
+    """As in the contract."""
+
+    RELEASE = 1
+    DEBIT_ESTIMATE = 2
+
+
+class HoldState(IntEnum):
+    """As in the contract."""
+
+    OPEN = 1
+    CAPTURED = 2
+    RELEASED = 3
+    EXPIRED = 4
+
+
+class EntryKind(IntEnum):
+    """As in the contract."""
+
+    GRANT = 1
+    DEBIT = 2
+    RESERVE = 3
+    CAPTURE = 4
+    RELEASE = 5
+    EXPIRE_GRANT = 6
+
+
+class Lot(Record, frozen=True):
+    """Credit of one grant, in a balance or under a hold.
+
+    The first three fields are its place in the spend order: what expires first, then the lower
+    priority number, then the older grant.
+    """
+
+    expire_us: int
+    priority: int
+    number: int
+    """Of the entry that recorded the grant; names the grant."""
+    remaining: int
+    amount: int
+    """What the grant added."""
+    create_us: int
+
+
+class Purse(Record, frozen=True):
+    """An account's credit in one currency: granted = available + held + spent + expired."""
+
+    granted: int = 0
+    available: int = 0
+    held: int = 0
+    spent: int = 0
+    expired: int = 0
+    head: tuple[Lot, ...] = ()
+    """What is spent first."""
+    tail: int = 0
+    """How many further lots stand under keys of their own, all behind those of ``head``."""
+
+
+class Wallet(Record, frozen=True):
+    """An account."""
+
+    sequence: int = 0
+    """The number of its latest ledger entry."""
+    agenda_us: int = NEVER_US
+    """Where it stands in the agenda: nothing of it expires earlier."""
+    holds_us: int = NEVER_US
+    """No open hold expires earlier."""
+    purses: dict[str, Purse] = {}  # noqa: RUF012 (msgspec gives each record a dict of its own)
+
+
+class Metered(Record, frozen=True):
+    """A quantity of a meter."""
+
+    meter: str
+    quantity: int
+    cache: int
+
+
+class Hold(Record, frozen=True):
+    """Credit set aside."""
+
+    currency: str
+    amount: int
+    captured: int
+    remaining: int
+    state: int
+    expire_us: int
+    policy: int
+    resource: str
+    estimate: Metered | None
+    """What is left of the metered estimate: the estimate without what captures metered."""
+    lots: tuple[Lot, ...]
+    """Where the remaining credit came from, in spend order."""
+
+
+class Entry(Record, frozen=True):
+    """A line of the ledger."""
+
+    kind: int
+    currency: str
+    amount: int
+    available_after: int
+    held_after: int
+    create_us: int
+    request_id: str
+    hold: int
+    """The hold's number, or 0."""
+    grant: int
+    """The grant's number, or 0."""
+    metered: Metered | None
+    resource: str
+
+
+class Usage(Record, frozen=True):
+    """What one day's metered debits and captures came to."""
+
+    quantity: int = 0
+    amount: int = 0
+    count: int = 0
+
+
+class HoldView(Record, frozen=True):
+    """A hold as an answer shows it."""
+
+    number: int
+    amount: int
+    captured: int
+    remaining: int
+    state: int
+    expire_us: int
+    policy: int
+
+
+class Answer(Record, frozen=True):
+    """What a mutation answers, kept under its request id so that a repetition gets the same."""
+
+    number: int
+    """Of the entry that the mutation made; names the grant or hold that it created."""
+    amount: int
+    currency: str
+    available: int
+    held: int
+    granted: int
+    spent: int
+    expired: int
+    hold: HoldView | None = None
+
+
+WALLETS: Final = Subspace("credits", "wallet")
+"""(account) to Wallet"""
+LOTS: Final = Subspace("credits", "lot")
+"""(account, currency, expire_us, priority, number) to Lot: the tails of purses"""
+HOLDS: Final = Subspace("credits", "hold")
+"""(account, number) to Hold"""
+HOLD_EXPIRIES: Final = Subspace("credits", "hold-expiry")
+"""(account, expire_us, number) of each open hold"""
+CLOSED_HOLDS: Final = Subspace("credits", "hold-closed")
+"""(second in which the record may go, account, number) of each closed hold"""
+ENTRIES: Final = Subspace("credits", "entry")
+"""(account, number) to Entry"""
+USAGE: Final = Subspace("credits", "usage")
+"""(account, UTC day since the epoch, meter, cache result, currency) to Usage"""
+AGENDA: Final = Subspace("credits", "agenda")
+"""(agenda_us, account): when to look at which account without being asked"""
+
+decode_wallet: Final = decoder(Wallet)
+decode_lot: Final = decoder(Lot)
+decode_hold: Final = decoder(Hold)
+decode_entry: Final = decoder(Entry)
+decode_usage: Final = decoder(Usage)
+decode_answer: Final = decoder(Answer)

@@ -1,0 +1,143 @@
+"""The credit contract over the ledger: messages to arguments, results to messages."""
+
+from __future__ import annotations
+
+from tollmesh.credits.v1 import credits_pb2 as pb
+from tollmesh.credits.v1 import credits_pb2_grpc as pb_grpc
+
+from services.credits import messages
+from services.credits.debits import DEFAULT_CURRENCY
+from services.credits.ledger import Applied, Ledger
+from services.credits.names import entry_name, grant_name
+from services.rpc.call import Call
+from services.rpc.errors import ServiceError
+
+
+class CreditServicer(pb_grpc.CreditServiceServicer):
+    """Grants, debits and holds."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def Grant(self, request: pb.GrantRequest, context: object) -> pb.GrantResponse:
+        """Adds credit."""
+        applied = await self._ledger.grant(messages.to_grant(request))
+        answer, account_id = applied.answer, request.account_id
+        _note(context, applied)
+        return pb.GrantResponse(
+            grant_id=grant_name(account_id, answer.number),
+            balance=messages.balance_after(account_id, answer),
+            version=str(applied.version),
+            replayed=applied.replayed,
+        )
+
+    async def Debit(self, request: pb.DebitRequest, context: object) -> pb.DebitResponse:
+        """Takes credit."""
+        applied = await self._ledger.debit(messages.to_debit(request))
+        _note(context, applied)
+        return messages.debit_response(request.account_id, applied)
+
+    async def BatchDebit(
+        self, request: pb.BatchDebitRequest, context: object
+    ) -> pb.BatchDebitResponse:
+        """Takes credit many times, each with its own outcome."""
+        debits = [messages.to_debit(debit) for debit in request.debits]
+        outcomes = await self._ledger.batch_debit(debits)
+        response = pb.BatchDebitResponse()
+        for debit, outcome in zip(debits, outcomes, strict=True):
+            if isinstance(outcome, ServiceError):
+                response.outcomes.add(error=messages.debit_error(outcome))
+            else:
+                response.outcomes.add(debit=messages.debit_response(debit.account_id, outcome))
+        refused = sum(isinstance(outcome, ServiceError) for outcome in outcomes)
+        Call.of(context).note(debits=len(debits), refused=refused)
+        return response
+
+    async def Reserve(self, request: pb.ReserveRequest, context: object) -> pb.ReserveResponse:
+        """Sets credit aside."""
+        applied = await self._ledger.reserve(messages.to_reserve(request))
+        answer, account_id = applied.answer, request.account_id
+        _note(context, applied)
+        return pb.ReserveResponse(
+            hold=messages.hold_message(account_id, answer),
+            balance=messages.balance_after(account_id, answer),
+            version=str(applied.version),
+            replayed=applied.replayed,
+        )
+
+    async def Capture(self, request: pb.CaptureRequest, context: object) -> pb.CaptureResponse:
+        """Debits a hold."""
+        applied = await self._ledger.capture(messages.to_capture(request))
+        answer, account_id = applied.answer, request.account_id
+        _note(context, applied)
+        return pb.CaptureResponse(
+            entry_id=entry_name(answer.number),
+            amount=answer.amount,
+            hold=messages.hold_message(account_id, answer),
+            balance=messages.balance_after(account_id, answer),
+            version=str(applied.version),
+            replayed=applied.replayed,
+        )
+
+    async def Release(self, request: pb.ReleaseRequest, context: object) -> pb.ReleaseResponse:
+        """Gives a hold back."""
+        applied = await self._ledger.release(messages.to_release(request))
+        answer, account_id = applied.answer, request.account_id
+        _note(context, applied)
+        return pb.ReleaseResponse(
+            amount=answer.amount,
+            hold=messages.hold_message(account_id, answer),
+            balance=messages.balance_after(account_id, answer),
+            version=str(applied.version),
+            replayed=applied.replayed,
+        )
+
+    async def GetBalance(
+        self, request: pb.GetBalanceRequest, context: object
+    ) -> pb.GetBalanceResponse:
+        """What an account has in one currency."""
+        del context
+        currency = request.currency or DEFAULT_CURRENCY
+        at_least = messages.version_number(request.at_least_version)
+        view = await self._ledger.balance(request.account_id, currency, at_least)
+        return messages.balance_response(request.account_id, currency, view)
+
+    async def ListEntries(
+        self, request: pb.ListEntriesRequest, context: object
+    ) -> pb.ListEntriesResponse:
+        """A page of the ledger."""
+        del context
+        account_id = request.account_id
+        page = await self._ledger.entries(
+            account_id,
+            size=request.page_size,
+            token=request.page_token,
+            newest_first=request.newest_first,
+            at_least=messages.version_number(request.at_least_version),
+        )
+        return pb.ListEntriesResponse(
+            entries=[
+                messages.entry_message(account_id, number, entry) for number, entry in page.entries
+            ],
+            next_page_token=page.next_token,
+            version=str(page.version),
+        )
+
+    async def GetUsage(self, request: pb.GetUsageRequest, context: object) -> pb.GetUsageResponse:
+        """Usage by meter."""
+        del context
+        start_us = end_us = None
+        if request.HasField("start_time"):
+            start_us = messages.moment_us(request.start_time, "start_time")
+        if request.HasField("end_time"):
+            end_us = messages.moment_us(request.end_time, "end_time")
+        used = await self._ledger.usage(request.account_id, start_us, end_us)
+        return pb.GetUsageResponse(
+            usage=[messages.usage_message(line) for line in used.lines],
+            version=str(used.version),
+        )
+
+
+def _note(context: object, applied: Applied) -> None:
+    answer = applied.answer
+    Call.of(context).note(amount=answer.amount, currency=answer.currency, replayed=applied.replayed)

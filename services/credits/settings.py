@@ -1,0 +1,95 @@
+"""The credit service's settings: environment variables ``TOLLMESH_CREDITS_...``."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated
+
+from services.credits.tariff import Rates, Tariff
+from services.process.settings import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ServerSettings,
+    SettingsConfigDict,
+    field_validator,
+)
+
+MeterName = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,31}$")]
+
+Currency = Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,31}$")]
+
+_MAX_PART = 2**63
+
+
+class MeterPrice(BaseModel):
+    """The price of one meter, as the tariff has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    currency: Currency = "credit"
+    miss: str
+    """Currency per unit, exactly: "3/1024", "2" or "0.5"; also for what no cache is involved in."""
+    hit: str | None = None
+    """For what a cache served; unless given, as ``miss``."""
+
+    @field_validator("miss", "hit")
+    @classmethod
+    def _is_a_rate(cls, text: str | None) -> str | None:
+        if text is not None:
+            try:
+                rate = Fraction(text)
+            except (ValueError, ZeroDivisionError):
+                raise ValueError('must be a rate such as "3/1024", "2" or "0.5"') from None
+            if rate < 0 or rate.numerator > _MAX_PART or rate.denominator > _MAX_PART:
+                raise ValueError("must not be negative, nor larger or finer than 64 bits")
+        return text
+
+    def rates(self) -> Rates:
+        """The price as exact numbers."""
+        miss = Fraction(self.miss)
+        return Rates(self.currency, miss if self.hit is None else Fraction(self.hit), miss)
+
+
+DEFAULT_TARIFF = {
+    "download": MeterPrice(hit="1/1024", miss="2/1024"),
+    "upload": MeterPrice(miss="4/1024"),
+    "pin": MeterPrice(miss="1/1024"),
+}
+
+
+class CreditSettings(ServerSettings):
+    """What the credit service is told."""
+
+    model_config = SettingsConfigDict(env_prefix="TOLLMESH_CREDITS_")
+
+    store: str = Field(
+        description="The store's URL: lmdb:///DIRECTORY, or fdb:///CLUSTER_FILE?directory=NAME."
+    )
+    tariff: dict[MeterName, MeterPrice] = Field(
+        default=DEFAULT_TARIFF,
+        description="Prices by meter, as JSON: "
+        '{"download": {"currency": "credit", "hit": "1/1024", "miss": "2/1024"}}. '
+        "A debit costs quantity x rate, rounded up; without hit, a hit costs what a miss does.",
+    )
+    request_record_hours: int = Field(
+        24,
+        ge=24,
+        description="For how long at least a repeated request_id is recognised, and a closed hold "
+        "still known, in h.",
+    )
+    sweep_s: float = Field(
+        1.0,
+        gt=0,
+        description="How often holds and grants are expired that nobody touches, and old records "
+        "removed, in s.",
+    )
+
+    @property
+    def record_s(self) -> int:
+        """``request_record_hours`` in seconds."""
+        return self.request_record_hours * 3600
+
+    def rated_tariff(self) -> Tariff:
+        """The tariff with exact rates."""
+        return Tariff({meter: price.rates() for meter, price in self.tariff.items()})

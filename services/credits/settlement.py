@@ -1,0 +1,72 @@
+"""What time does to an account: holds and grants whose time is over.
+
+It is applied when the account is touched next, and by the sweeper when nobody touches it, always in
+one transaction with its ledger entries. One operation applies a bounded part.
+"""
+
+from __future__ import annotations
+
+from services.credits.account import Account
+from services.credits.holds import expire
+from services.credits.records import HOLD_EXPIRIES, HOLDS, NEVER_US, decode_hold
+from services.store.port import Transaction
+
+STEPS = 400
+"""Holds and lots that one operation settles, about: it stays far below the store's limits."""
+
+
+class SettlementDueError(Exception):
+    """More of an account is due than was settled along the way: settle it, then ask again.
+
+    Never leaves the service.
+    """
+
+
+def opened(tx: Transaction, account_id: str, *, now_us: int, keep_us: int) -> Account:
+    """The account with everything applied that time did to it; raises ``SettlementDueError``."""
+    account = Account(tx, account_id, now_us)
+    if account.agenda_us <= now_us:
+        _settle(account, keep_us)
+        if account.agenda_us <= now_us:
+            raise SettlementDueError
+    return account
+
+
+def settle(tx: Transaction, account_id: str, *, now_us: int, keep_us: int) -> bool:
+    """Applies a bounded part of what is due and says whether that was all; harmless to repeat."""
+    account = Account(tx, account_id, now_us)
+    if account.agenda_us <= now_us:
+        _settle(account, keep_us)
+        account.save()
+    return account.agenda_us > now_us
+
+
+def _settle(account: Account, keep_us: int) -> None:
+    steps = STEPS
+    if account.holds_us <= account.now_us:
+        steps -= _expire_holds(account, steps, keep_us)
+    for currency in list(account.purses):
+        steps -= account.expire_lots(currency, max(0, steps))
+    next_lots = (purse.head[0].expire_us for purse in account.purses.values() if purse.head)
+    account.reschedule(min(account.holds_us, *next_lots, NEVER_US))
+
+
+def _expire_holds(account: Account, steps: int, keep_us: int) -> int:
+    """Settles holds in the order of their expiry, at least one; says how many steps that took."""
+    taken = 0
+    begin, end = HOLD_EXPIRIES.range(account.account_id)
+    for key, _ in account.tx.range(begin, end, limit=steps + 1):
+        _, expire_us, number = HOLD_EXPIRIES.parts(key)
+        if not isinstance(expire_us, int) or not isinstance(number, int):
+            raise TypeError(f"not a hold's expiry: {key!r}")
+        if expire_us > account.now_us or taken >= steps:
+            account.holds_us = expire_us
+            return taken
+        stored = account.tx.get(HOLDS.key(account.account_id, number))
+        if stored is None:
+            raise LookupError(f"hold {number} of {account.account_id} is gone")
+        hold = decode_hold(stored)
+        expire(account, number, hold, keep_us)
+        taken += 1 + len(hold.lots)
+    account.holds_us = NEVER_US
+    return taken

@@ -1,0 +1,73 @@
+"""Applies what time does to accounts that nobody touches, and removes what was kept long enough.
+
+So balances and ledgers are right without traffic. Any number of processes may sweep at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import NoReturn
+
+from services.credits import holds
+from services.credits.ledger import Clock, Ledger
+from services.credits.records import AGENDA
+from services.process.logs import get_logger
+from services.store.errors import StoreError
+from services.store.port import Operation, Store
+
+ACCOUNTS_AT_ONCE = 50
+HOLDS_AT_ONCE = 500
+"""Closed holds that one operation forgets."""
+
+_log = get_logger(__name__)
+
+
+class Sweeper:
+    """Looks at what is due."""
+
+    def __init__(self, store: Store, ledger: Ledger, now_us: Clock) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._now_us = now_us
+
+    async def run(self, every_s: float) -> NoReturn:
+        """Sweeps, then rests for ``every_s`` seconds, until it is cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except StoreError as error:
+                report(error)
+            await asyncio.sleep(every_s)
+
+    async def sweep(self) -> None:
+        """Settles every account of which something is due, and forgets old holds."""
+        now_us = self._now_us()
+        begin, _ = AGENDA.range()
+        due = await self._due(begin, now_us)
+        while due:
+            async with asyncio.TaskGroup() as accounts:
+                for key in due:
+                    accounts.create_task(self._settle(str(AGENDA.parts(key)[1])))
+            due = await self._due(due[-1] + b"\x00", now_us)
+        forget = Operation(partial(holds.forget_closed, now_us=now_us, limit=HOLDS_AT_ONCE))
+        while (await self._store.commit(forget)).result == HOLDS_AT_ONCE:
+            pass
+
+    async def _due(self, begin: bytes, now_us: int) -> list[bytes]:
+        end = AGENDA.key(now_us + 1)
+        pairs = (
+            await self._store.read(lambda tx: tx.range(begin, end, limit=ACCOUNTS_AT_ONCE))
+        ).result
+        return [key for key, _ in pairs]
+
+    async def _settle(self, account_id: str) -> None:
+        try:
+            await self._ledger.settle(account_id)
+        except Exception as error:  # noqa: BLE001 (one account must not keep others from their turn)
+            _log.error("settlement_failed", account_id=account_id, error=repr(error))
+
+
+def report(error: StoreError) -> None:
+    """Says that a sweep could not be finished; the next one tries again."""
+    _log.warning("sweep_failed", error=repr(error))
