@@ -18,7 +18,7 @@ LAYERS = {
     **dict.fromkeys(SERVICES, (*FOUNDATION, *(f"{name}.errors" for name in SERVICES))),
     "cli": (*FOUNDATION, *(f"{name}.errors" for name in SERVICES), "chain.dag"),
     "rpc": ("process",),
-    "store": (),
+    "store": ("rpc.errors",),  # services.store.translation alone
     "process": (),
 }
 

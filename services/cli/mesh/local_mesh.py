@@ -38,6 +38,8 @@ class LocalMesh:
     """Take the ports that the documentation names, where they are free."""
     overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Settings beyond the usual ones, by service: ``{"auth": {"concurrent_requests": "0"}}``."""
+    more_networks: Mapping[str, object] = field(default_factory=dict)
+    """Networks of the chain service beside the local one."""
     addresses: dict[str, str] = field(default_factory=dict)
     """host:port of chain-node, auth, credits, chain, and of edge-eu, edge-eu-grpc and so on."""
     _children: list[Child] = field(default_factory=list)
@@ -117,7 +119,7 @@ class LocalMesh:
             "chain": {
                 "store": f"lmdb://{self.home}/chain/index",
                 "spool_dir": f"{self.home}/chain/spool",
-                "networks": json.dumps({NETWORK: network}),
+                "networks": json.dumps({NETWORK: network, **self.more_networks}),
             },
         }
 
