@@ -27,11 +27,12 @@ class MeterPrice(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    currency: Currency = "credit"
-    miss: str
-    """Currency per unit, exactly: "3/1024", "2" or "0.5"; also for what no cache is involved in."""
-    hit: str | None = None
-    """For what a cache served; unless given, as ``miss``."""
+    currency: Currency = Field(default="credit", description="What the meter is paid in.")
+    miss: str = Field(
+        description='Currency per unit, exactly: "3/1024", "2" or "0.5"; also where no cache is '
+        "involved."
+    )
+    hit: str | None = Field(default=None, description="For what a cache served. Unset: as miss.")
 
     @field_validator("miss", "hit")
     @classmethod
