@@ -28,12 +28,15 @@ class Overlay(Layer):
 
     def get(self, key: bytes) -> bytes | None:
         """As the port says."""
+        _check_key(key)
         value = super().get(key)
         self._count(key, value)
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """As the port says."""
+        for key in keys:
+            _check_key(key)
         values = super().get_many(keys)
         for key, value in zip(keys, values, strict=True):
             self._count(key, value)
@@ -52,11 +55,13 @@ class Overlay(Layer):
 
     def set(self, key: bytes, value: bytes) -> None:
         """As the port says."""
+        _check_key(key)
         self._count(key, value)
         super().set(key, value)
 
     def clear(self, key: bytes) -> None:
         """As the port says."""
+        _check_key(key)
         self._count(key, None)
         super().clear(key)
 
@@ -67,22 +72,20 @@ class Overlay(Layer):
 
     def add(self, key: bytes, delta: int) -> None:
         """As the port says."""
+        _check_key(key)
         self._count(key, LOWEST_STAMP)
         super().add(key, delta)
 
     def append(self, prefix: bytes, value: bytes) -> None:
         """As the port says."""
-        self._count(prefix + LOWEST_STAMP, value)
+        _check_key(prefix + LOWEST_STAMP)
+        self._count(prefix, value)
         if len(self.appends) >= MAX_APPENDS:
             raise OperationTooLargeError(f"an operation appends at most {MAX_APPENDS} entries")
         super().append(prefix, value)
 
     def _count(self, key: bytes, value: bytes | None) -> None:
         size = len(key)
-        if not 0 < size <= MAX_KEY_BYTES or key >= KEY_END:
-            raise KeyInvalidError(
-                f"a key has 1 to {MAX_KEY_BYTES} bytes and begins below 0xff, not as {key[:40]!r}"
-            )
         if value is not None:
             if len(value) > MAX_VALUE_BYTES:
                 raise OperationTooLargeError(
@@ -102,3 +105,10 @@ class Overlay(Layer):
 
     def _refuse(self) -> None:
         raise AppendedRangeError("an operation cannot read or clear what it appended itself")
+
+
+def _check_key(key: bytes) -> None:
+    if not 0 < len(key) <= MAX_KEY_BYTES or key >= KEY_END:
+        raise KeyInvalidError(
+            f"a key has 1 to {MAX_KEY_BYTES} bytes and begins below 0xff, not as {key[:40]!r}"
+        )

@@ -1,0 +1,34 @@
+"""The store suite's fixtures: each test runs on every engine, whichever it is."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from services.store.port import Store
+from tests.support.store_homes import ENGINES, Home, open_home
+
+
+@pytest.fixture
+def seed() -> int:
+    """A fresh seed for each run, printed; ``TEST_SEED`` repeats one."""
+    seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
+    print(f"TEST_SEED={seed}")  # noqa: T201 (shown with a failure)
+    return seed
+
+
+@pytest.fixture(params=ENGINES)
+async def home(request: pytest.FixtureRequest, tmp_path: Path, seed: int) -> AsyncIterator[Home]:
+    async with open_home(request.param, tmp_path, seed) as home:
+        yield home
+
+
+@pytest.fixture
+async def store(home: Home) -> AsyncIterator[Store]:
+    store = await home.open()
+    yield store
+    await store.close()
