@@ -96,5 +96,6 @@ def _usage(caller: Caller, key: ObjectKey, length: int, *, hit: bool) -> Usage:
 
 
 async def _nothing() -> AsyncGenerator[Piece]:
-    for piece in ():
+    none: tuple[Piece, ...] = ()
+    for piece in none:
         yield piece

@@ -25,6 +25,9 @@ class EdgeSettings(ServerSettings, ClientSettings):
     grpc_listen: Address = Field(
         "127.0.0.1:0", description="Where EdgeService listens: host:port (listen is for HTTP)."
     )
+    grpc_ready_file: Path | None = Field(
+        None, description="As ready_file, with the address of EdgeService."
+    )
     auth_target: Address = Field(description="The auth service: host:port.")
     credits_target: Address = Field(description="The credit service: host:port.")
     chain_target: Address = Field(description="The chain service: host:port.")
@@ -68,11 +71,11 @@ class EdgeSettings(ServerSettings, ClientSettings):
     max_upload_bytes: int = Field(
         1024 * MEBIBYTE, ge=0, description="Larger uploads are refused (OBJECT_TOO_LARGE)."
     )
-    hold_s: int = Field(
+    transfer_s: int = Field(
         600,
         ge=10,
         le=86_400,
-        description="How long a transfer may take at least, and its hold lives, in s.",
+        description="How long a transfer may take at least, in s; its hold lives longer.",
     )
     slowest_bytes_per_s: int = Field(
         16 * 1024,

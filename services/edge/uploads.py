@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import uuid4
 
-from services.chain.errors import ObjectTooLargeError
+from services.chain.errors import ObjectTooLargeError, UploadIncompleteError
 from services.edge.admission import Caller
 from services.edge.holds import Hold, Holds, Receipt
 from services.edge.ledger import Usage
@@ -75,7 +75,7 @@ class Uploads:
         try:
             async with asyncio.timeout(hold.ends_at - time.monotonic()):
                 publication = await self._origin.publish(
-                    scoped or uuid4().hex, network, name, size_bytes, body
+                    scoped or uuid4().hex, network, name, size_bytes, _exactly(size_bytes, body)
                 )
             hold.deliver(size_bytes)
         except TimeoutError as error:
@@ -83,6 +83,18 @@ class Uploads:
         finally:
             settlement = self._holds.settle(hold)
         return Upload(publication, await paid(hold, settlement))
+
+
+async def _exactly(size_bytes: int, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The body, which was paid for by its announced size. Raises UploadIncompleteError."""
+    left = size_bytes
+    async for data in body:
+        left -= len(data)
+        if left < 0:
+            break
+        yield data
+    if left != 0:
+        raise UploadIncompleteError(f"The upload does not have the announced {size_bytes} bytes.")
 
 
 async def paid(hold: Hold, settlement: asyncio.Task[Receipt | None]) -> Receipt:

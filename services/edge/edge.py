@@ -1,0 +1,187 @@
+"""One edge, put together: the domain once, its two faces, and the order in which they end."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from typing import Self
+
+from tollmesh.auth.v1.auth_pb2_grpc import AuthServiceAsyncStub
+from tollmesh.chain.v1.chain_pb2_grpc import ChainServiceAsyncStub
+from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
+
+from services.edge.admission import Admission
+from services.edge.cache.catalog import Catalog
+from services.edge.cache.disk import DiskCache
+from services.edge.cache.memory import MokaCache, bytes_weight
+from services.edge.delivery import Sources
+from services.edge.downloads import Downloads
+from services.edge.fill import Fills
+from services.edge.holds import Holds
+from services.edge.http.application import Application
+from services.edge.http.downloads import DownloadHandlers
+from services.edge.http.routes import Routes
+from services.edge.http.server import HttpServer
+from services.edge.http.transfers import HealthHandlers, TransferHandlers
+from services.edge.journal import Journal
+from services.edge.ledger import Ledger
+from services.edge.lookup import ObjectLookup
+from services.edge.origin import Origin
+from services.edge.pins import Pins
+from services.edge.servicer import EdgeServicer
+from services.edge.settings import EdgeSettings
+from services.edge.uploads import Uploads
+from services.process.logs import get_logger
+from services.rpc.server import Limits, Server
+from services.rpc.tls import ServerTls
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The services behind an edge."""
+
+    auth: AuthServiceAsyncStub
+    credits: CreditServiceAsyncStub
+    chain: ChainServiceAsyncStub
+
+
+class Edge:
+    """Made by ``open``; ended by ``drain``, whether it was started or not."""
+
+    def __init__(
+        self, settings: EdgeSettings, services: Services, catalog: Catalog, disk: DiskCache
+    ) -> None:
+        self._settings = settings
+        self.disk = disk
+        self.memory = MokaCache(settings.memory_bytes, bytes_weight)
+        self.origin = Origin(services.chain, idle_s=settings.origin_idle_s)
+        self.fills = Fills(self.origin, disk)
+        self.holds = Holds(
+            Ledger(services.credits),
+            Journal(settings.cache_dir / "holds.journal", settings.deliveries),
+            transfer_s=settings.transfer_s,
+            slowest_bytes_per_s=settings.slowest_bytes_per_s,
+        )
+        self.admission = Admission(services.auth, settings.region)
+        self.lookup = ObjectLookup(self.origin, disk, recheck_s=settings.finality_recheck_s)
+        sources = Sources(
+            self.memory,
+            disk,
+            self.fills,
+            self.origin,
+            memory_object_bytes=settings.memory_object_bytes,
+            range_gap_bytes=settings.range_gap_bytes,
+        )
+        self.downloads = Downloads(self.holds, sources)
+        self.uploads = Uploads(self.holds, self.origin, max_bytes=settings.max_upload_bytes)
+        self.pins = Pins(
+            catalog, disk, self.fills, self.lookup, self.holds, max_bytes=settings.pin_bytes
+        )
+        self._is_ready = False
+        self._application = Application(
+            self._routes(), max_concurrent_requests=settings.max_concurrent_calls
+        )
+        tls = ServerTls.of(settings)
+        self.http = HttpServer(
+            self._application,
+            listen=settings.listen,
+            tls=_http_tls(settings),
+            drain_s=settings.drain_s,
+        )
+        self.grpc = Server(
+            listen=settings.grpc_listen,
+            servicers=[self._servicer()],
+            tls=tls,
+            limits=Limits(settings.max_concurrent_calls, settings.max_message_bytes),
+            drain_s=settings.drain_s,
+        )
+
+    @classmethod
+    async def open(cls, settings: EdgeSettings, services: Services) -> Self:
+        """Opens the cache; settles in the background what an earlier process left unsettled.
+
+        Raises CacheInUseError, CatalogVersionError, OSError.
+        """
+        settings.cache_dir.mkdir(parents=True, exist_ok=True)
+        catalog = Catalog(settings.cache_dir / "catalog.sqlite3")
+        disk = DiskCache(
+            settings.cache_dir,
+            catalog,
+            max_bytes=settings.disk_bytes,
+            max_objects=settings.disk_objects,
+        )
+        await disk.open()
+        edge = cls(settings, services, catalog, disk)
+        await edge.pins.open()
+        recovered = edge.holds.recover()
+        if recovered:
+            log.warning("holds_recovered", count=recovered)
+        return edge
+
+    async def start(self) -> None:
+        """Listens with both faces. Raises OSError."""
+        await self.grpc.start()
+        await self.http.start()
+        self._is_ready = True
+
+    async def drain(self) -> None:
+        """Lets deliveries finish, settles them, and closes the cache, in this order."""
+        self._is_ready = False
+        self._application.refuse_new_requests()
+        await asyncio.gather(self.http.drain(), self.grpc.drain())
+        await self.fills.close()
+        await self.holds.drain(self._settings.drain_s)
+        await self.disk.close()
+
+    def _servicer(self) -> EdgeServicer:
+        return EdgeServicer(
+            self.admission,
+            self.lookup,
+            self.downloads,
+            self.uploads,
+            self.pins,
+            self.disk,
+            self.origin,
+        )
+
+    def _routes(self) -> Routes:
+        network = self._settings.default_network
+        downloads = DownloadHandlers(
+            self.admission,
+            self.lookup,
+            self.downloads,
+            region=self._settings.region,
+            default_network=network,
+        )
+        transfers = TransferHandlers(
+            self.admission, self.uploads, self.pins, self.origin, default_network=network
+        )
+        health = HealthHandlers(lambda: self._is_ready)
+        routes = Routes()
+        routes.add("GET HEAD", "/objects/{network}/{cid}", downloads.get_object)
+        routes.add("POST", "/objects/{network}", transfers.post_object)
+        routes.add("GET HEAD", "/objects/{network}/{cid}/status", transfers.get_status)
+        routes.add("GET HEAD", "/downloads/{cid}", downloads.get_download)
+        routes.add("GET HEAD", "/file/{cid}", downloads.get_file)
+        routes.add("GET HEAD", "/{cid}/status", transfers.get_default_status)
+        routes.add("PUT", "/pins/{network}/{cid}", transfers.put_pin)
+        routes.add("DELETE", "/pins/{network}/{cid}", transfers.delete_pin)
+        routes.add("GET HEAD", "/healthz", health.healthz)
+        routes.add("GET HEAD", "/readyz", health.readyz)
+        return routes
+
+
+def _http_tls(settings: EdgeSettings) -> ssl.SSLContext | None:
+    """The context of the HTTP face; with an authority for clients, they must show a certificate."""
+    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(settings.tls_certificate_file, settings.tls_key_file)
+    if settings.tls_client_ca_file is not None:
+        context.load_verify_locations(settings.tls_client_ca_file)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -1,0 +1,140 @@
+"""The edge over HTTP: an ASGI application without a framework.
+
+Owns what every request goes through: a place in line, ids, the route, errors as problems, and one
+canonical log line. What each path does stands in ``objects.py`` and ``transfers.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import MutableMapping
+from typing import Any
+from uuid import uuid4
+
+from services.edge.http.exchange import Exchange
+from services.edge.http.routes import Routes
+from services.process.logs import get_logger
+from services.rpc.call import Call
+from services.rpc.errors import InternalError, OverloadedError, ServiceError, ShuttingDownError
+from services.rpc.trace import (
+    REQUEST_ID_KEY,
+    TRACE_PARENT_KEY,
+    request_id_of,
+    trace_id_of,
+    trace_parent_of,
+)
+
+log = get_logger(__name__)
+
+
+class Application:
+    """The ASGI application.
+
+    Args:
+        routes: what there is.
+        max_concurrent_requests: further ones are refused (OVERLOADED).
+    """
+
+    def __init__(self, routes: Routes, *, max_concurrent_requests: int) -> None:
+        self._routes = routes
+        self._max_concurrent_requests = max_concurrent_requests
+        self._in_flight = 0
+        self._draining = False
+
+    def refuse_new_requests(self) -> None:
+        """From now on every new request is answered SHUTTING_DOWN."""
+        self._draining = True
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Any,  # noqa: ANN401 (ASGI's own)
+        send: Any,  # noqa: ANN401 (ASGI's own)
+    ) -> None:
+        """Serves one request."""
+        started = time.perf_counter()
+        exchange = Exchange(scope, receive, send)
+        call = _call(exchange)
+        call.activate()
+        self._in_flight += 1
+        reason = ""
+        try:
+            reason = await self._serve(exchange)
+        except asyncio.CancelledError:
+            reason = "CANCELLED"
+            exchange.connection.abort()
+        finally:
+            self._in_flight -= 1
+            _record(exchange, call, started, reason)
+
+    async def _serve(self, exchange: Exchange) -> str:
+        """Runs the handler; the reason of the error that was answered, if one was."""
+        try:
+            match = self._routes.find(exchange.path)
+            handler = match.handler(exchange.method)
+            self._admit(exchange)
+            await handler(exchange, *match.arguments)
+        except ServiceError as error:
+            return await _fail(exchange, _explained(error))
+        except Exception as error:  # noqa: BLE001 (whatever it is, the client gets a problem)
+            return await _fail(exchange, _incident(error))
+        return ""
+
+    def _admit(self, exchange: Exchange) -> None:
+        if exchange.path in {"/healthz", "/readyz"}:
+            return
+        if self._draining:
+            raise ShuttingDownError
+        if self._in_flight > self._max_concurrent_requests:
+            raise OverloadedError
+
+
+def _call(exchange: Exchange) -> Call:
+    """The call that this request is, for the calls that it makes and for the log."""
+    exchange.request_id = request_id_of(exchange.headers.get(REQUEST_ID_KEY))
+    return Call(
+        f"HTTP {exchange.method}",
+        request_id=exchange.request_id,
+        trace_parent=trace_parent_of(exchange.headers.get(TRACE_PARENT_KEY)),
+        peer=exchange.peer,
+    )
+
+
+async def _fail(exchange: Exchange, error: ServiceError) -> str:
+    if exchange.status == 0:
+        await exchange.refuse(error)
+    else:
+        await exchange.break_off()
+    return error.reason_name()
+
+
+def _explained(error: ServiceError) -> ServiceError:
+    """An error of ours always has an incident id: its detail is in a log."""
+    if type(error) is InternalError and "incident_id" not in error.metadata:
+        return _incident(error)
+    return error
+
+
+def _incident(error: Exception) -> ServiceError:
+    incident_id = uuid4().hex[:16]
+    log.error("request_failed", incident_id=incident_id, exc_info=error)
+    return InternalError(metadata={"incident_id": incident_id})
+
+
+def _record(exchange: Exchange, call: Call, started: float, reason: str) -> None:
+    fields = {**call.log_fields, **exchange.log_fields}
+    if reason:
+        fields["reason"] = reason
+    log.info(
+        "request",
+        method=exchange.method,
+        path=exchange.path,
+        status=exchange.status,
+        sent_bytes=exchange.sent_bytes,
+        duration_ms=round((time.perf_counter() - started) * 1000, 3),
+        request_id=call.request_id,
+        trace_id=trace_id_of(call.trace_parent),
+        peer=call.peer,
+        **fields,
+    )

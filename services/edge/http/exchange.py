@@ -1,0 +1,125 @@
+"""One HTTP request and its answer, as handlers see them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qs
+
+from services.chain.errors import UploadIncompleteError
+from services.edge.admission import Client
+from services.edge.http.connection import Connection
+from services.edge.http.problems import Headers, problem
+from services.rpc.errors import InvalidArgumentError, ServiceError
+
+_FINISH_S = 30.0
+
+NO_SNIFF = (b"x-content-type-options", b"nosniff")
+
+
+class Exchange:
+    """A request, and what is sent in answer to it."""
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 (ASGI's own)
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.connection: Connection = scope["state"]["connection"]
+        self.headers: dict[str, str] = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        self.status = 0
+        """Of the answer; 0 until it begins."""
+        self.sent_bytes = 0
+        """Of the answer's body."""
+        self.request_id = ""
+        """Names this request in logs and answers."""
+        self.log_fields: dict[str, object] = {}
+        self._raw_query: bytes = scope["query_string"]
+        self._peer: tuple[str, int] | None = scope["client"]
+        self._receive = receive
+        self._send = send
+
+    @cached_property
+    def query(self) -> dict[str, str]:
+        """The query's parameters; of repeated ones the last."""
+        text = self._raw_query.decode("latin-1")
+        try:
+            fields = parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=100)
+        except ValueError as error:
+            raise InvalidArgumentError("The query is not well-formed.") from error
+        return {name: values[-1] for name, values in fields.items()}
+
+    @property
+    def peer(self) -> str:
+        """The client's address, ``host:port``."""
+        return f"{self._peer[0]}:{self._peer[1]}" if self._peer else ""
+
+    @cached_property
+    def client(self) -> Client:
+        """Who asks. The key stands in Authorization (Bearer) or in X-API-Key."""
+        scheme, _, credential = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            # Of another scheme there is nothing to use; what was sent is still not nothing.
+            credential = self.headers.get("x-api-key") or scheme
+        return Client(
+            credential=credential.strip(),
+            ip_address=self._peer[0] if self._peer else "",
+            user_agent=self.headers.get("user-agent", ""),
+        )
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Sends the head of the answer."""
+        self.status = status
+        if self.request_id:
+            headers.append((b"x-request-id", self.request_id.encode("ascii")))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send(self, data: bytes | memoryview, *, more: bool = False) -> None:
+        """Sends a part of the body; waits while the client is slower than we are."""
+        self.sent_bytes += len(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """Sends a whole answer."""
+        await self.start(status, headers)
+        await self.send(b"" if self.method == "HEAD" else body)
+
+    async def respond_json(
+        self, status: int, document: dict[str, object], headers: Headers | None = None
+    ) -> None:
+        """Sends a JSON document, which no cache keeps."""
+        body = json.dumps(document, ensure_ascii=False).encode()
+        fields: Headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            NO_SNIFF,
+        ]
+        await self.respond(status, fields + (headers or []), body)
+
+    async def refuse(self, error: ServiceError) -> None:
+        """Sends a problem. Behind a body that was not read, the connection ends."""
+        answer = problem(error, instance=self.request_id)
+        headers = [*answer.headers, NO_SNIFF]
+        if self.method == "POST":
+            headers.append((b"connection", b"close"))
+        await self.respond(answer.status, headers, answer.body)
+
+    async def break_off(self) -> None:
+        """Ends an answer that cannot be finished, so that the client sees that it is not whole."""
+        with suppress(OSError):
+            await self.connection.finish(_FINISH_S)
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The request's body, in pieces. Raises UploadIncompleteError when the client goes away."""
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise UploadIncompleteError("The connection ended before the body did.")
+            more = message["more_body"]
+            if message["body"]:
+                yield message["body"]

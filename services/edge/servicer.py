@@ -1,0 +1,213 @@
+"""EdgeService: proto to domain and back. What happens stands in the domain's files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from tollmesh.edge.v1 import edge_pb2 as pb
+from tollmesh.edge.v1.edge_pb2_grpc import EdgeServiceServicer
+
+from services.chain.errors import RangeNotSatisfiableError, UploadIncompleteError
+from services.edge.admission import (
+    DOWNLOAD,
+    PIN,
+    STAT,
+    UPLOAD,
+    UPLOAD_STATUS,
+    Actions,
+    Admission,
+    Caller,
+    Client,
+)
+from services.edge.cache.disk import DiskCache
+from services.edge.downloads import Download, Downloads
+from services.edge.lookup import ObjectLookup
+from services.edge.objects import ObjectInfo, ObjectKey
+from services.edge.origin import Origin
+from services.edge.pins import Pins
+from services.edge.uploads import Uploads
+from services.rpc.call import Call
+from services.rpc.errors import DeadlineExceededError
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeServicer(EdgeServiceServicer):
+    """Serves over gRPC what the HTTP face serves, from the same domain."""
+
+    admission: Admission
+    lookup: ObjectLookup
+    downloads: Downloads
+    uploads: Uploads
+    pins: Pins
+    disk: DiskCache
+    origin: Origin
+
+    async def StatObject(
+        self, request: pb.StatObjectRequest, context: object
+    ) -> pb.StatObjectResponse:
+        """See edge.proto."""
+        caller = await self._authorize(context, STAT, f"{request.network}/{request.cid}")
+        with self.admission.slot(caller):
+            key = ObjectKey.parse(request.network, request.cid)
+            info = await self.lookup.find(key)
+        return pb.StatObjectResponse(object=self._info(caller, key, info))
+
+    async def ReadObject(
+        self, request: pb.ReadObjectRequest, context: object
+    ) -> AsyncIterator[pb.ReadObjectResponse]:
+        """See edge.proto. A message counts as sent when the transport has taken it."""
+        caller = await self._authorize(context, DOWNLOAD, f"{request.network}/{request.cid}")
+        with self.admission.slot(caller):
+            key = ObjectKey.parse(request.network, request.cid)
+            info = await self.lookup.find(key)
+            length = _length(request, info)
+            async with self.downloads.open(caller, key, info, request.offset, length) as download:
+                yield pb.ReadObjectResponse(
+                    header=pb.ReadObjectHeader(
+                        object=self._info(caller, key, info),
+                        cache_status=(
+                            pb.CACHE_STATUS_HIT if download.hit else pb.CACHE_STATUS_MISS
+                        ),
+                        length_bytes=length,
+                    )
+                )
+                async for data in _counted(download):
+                    yield pb.ReadObjectResponse(data=data)
+
+    async def UploadObject(
+        self, request_iterator: AsyncIterator[pb.UploadObjectRequest], context: object
+    ) -> pb.UploadObjectResponse:
+        """See edge.proto."""
+        caller = await self._authorize(context, UPLOAD, "upload")
+        with self.admission.slot(caller):
+            first = await anext(aiter(request_iterator), None)
+            if first is None or first.WhichOneof("part") != "header":
+                raise UploadIncompleteError("The first message of an upload is its header.")
+            header = first.header
+            upload = await self.uploads.take(
+                caller,
+                header.network,
+                header.name,
+                header.size_bytes,
+                _body(request_iterator),
+                header.request_id,
+            )
+        return pb.UploadObjectResponse(
+            network=header.network,
+            cid=upload.publication.key.cid,
+            size_bytes=header.size_bytes,
+            state=_state(upload.publication.state),
+            amount=upload.receipt.amount,
+            currency=upload.receipt.currency,
+        )
+
+    async def GetUploadStatus(
+        self, request: pb.GetUploadStatusRequest, context: object
+    ) -> pb.GetUploadStatusResponse:
+        """See edge.proto."""
+        resource = f"{request.network}/{request.cid}"
+        caller = await self._authorize(context, UPLOAD_STATUS, resource)
+        with self.admission.slot(caller):
+            key = ObjectKey.parse(request.network, request.cid)
+            found = await self.origin.publication(key)
+        response = pb.GetUploadStatusResponse(
+            network=key.network,
+            cid=key.cid,
+            state=_state(found.state),
+            size_bytes=found.size_bytes,
+            nodes_total=found.nodes_total,
+            nodes_published=found.nodes_published,
+            nodes_finalized=found.nodes_finalized,
+            message=found.message,
+        )
+        if found.update_time is not None:
+            response.update_time.FromDatetime(found.update_time)
+        return response
+
+    async def PinObject(
+        self, request: pb.PinObjectRequest, context: object
+    ) -> pb.PinObjectResponse:
+        """See edge.proto."""
+        caller = await self._authorize(context, PIN, f"{request.network}/{request.cid}")
+        with self.admission.slot(caller):
+            key = ObjectKey.parse(request.network, request.cid)
+            pinned = await self.pins.pin(caller, key, request.request_id)
+        return pb.PinObjectResponse(
+            object=self._info(caller, key, pinned.info),
+            amount=pinned.receipt.amount,
+            currency=pinned.receipt.currency,
+        )
+
+    async def UnpinObject(
+        self, request: pb.UnpinObjectRequest, context: object
+    ) -> pb.UnpinObjectResponse:
+        """See edge.proto."""
+        caller = await self._authorize(context, PIN, f"{request.network}/{request.cid}")
+        with self.admission.slot(caller):
+            key = ObjectKey.parse(request.network, request.cid)
+            await self.pins.unpin(caller, key, request.request_id)
+        return pb.UnpinObjectResponse()
+
+    async def _authorize(self, context: object, actions: Actions, resource: str) -> Caller:
+        call = Call.of(context)
+        caller = await self.admission.authorize(_client(call), actions, resource)
+        call.note(account_id=caller.account_id)
+        return caller
+
+    def _info(self, caller: Caller, key: ObjectKey, info: ObjectInfo) -> pb.ObjectInfo:
+        return pb.ObjectInfo(
+            network=key.network,
+            cid=key.cid,
+            size_bytes=info.size_bytes,
+            name=info.name,
+            media_type=info.media_type,
+            finalized=info.finalized,
+            cached=info.size_bytes == 0 or self.disk.info(key.cid) is not None,
+            pinned=self.pins.is_pinned(caller, key),
+        )
+
+
+async def _counted(download: Download) -> AsyncIterator[bytes]:
+    """The bytes of a download; each piece counts when the next one is asked for."""
+    total = 0
+    async for piece in download.pieces:
+        yield bytes(piece)
+        total += len(piece)
+        download.deliver(total)
+        if download.hold is not None and time.monotonic() > download.hold.ends_at:
+            raise DeadlineExceededError("The reader is too slow; go on from the byte reached.")
+
+
+async def _body(requests: AsyncIterator[pb.UploadObjectRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("part") != "data":
+            raise UploadIncompleteError("An upload has one header, then data.")
+        yield request.data
+
+
+def _length(request: pb.ReadObjectRequest, info: ObjectInfo) -> int:
+    """How many bytes a request means. Raises RangeNotSatisfiableError."""
+    left = info.size_bytes - request.offset
+    if left < 0 or (left == 0 and request.offset > 0):
+        raise RangeNotSatisfiableError(
+            f"The object has {info.size_bytes} bytes.",
+            metadata={"size_bytes": str(info.size_bytes)},
+        )
+    return min(left, request.length) if request.HasField("length") else left
+
+
+def _client(call: Call) -> Client:
+    scheme, _, credential = call.metadata.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        credential = call.metadata.get("x-api-key") or scheme
+    return Client(
+        credential=credential.strip(),
+        ip_address=call.peer.rpartition(":")[0].strip("[]"),
+        user_agent=call.metadata.get("user-agent", ""),
+    )
+
+
+def _state(name: str) -> pb.UploadState.ValueType:
+    return pb.UploadState.Value(f"UPLOAD_STATE_{name.upper()}")
