@@ -14,7 +14,7 @@ Part = str | int | bytes
 _BYTES, _TEXT, _ZERO = b"\x01", b"\x02", 0x14
 _SIZES = [bytes([_ZERO + size]) for size in range(9)]
 """What stands before a whole number of that many bytes."""
-_MAX_WHOLE = (1 << 64) - 1
+_MAX_WHOLE = (1 << 63) - 1
 
 
 class Subspace:
