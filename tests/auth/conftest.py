@@ -1,7 +1,8 @@
-"""The auth service on the embedded engine, served for real in the test's process."""
+"""The auth service, served for real in the test's process."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,8 +24,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await open_store(f"lmdb://{tmp_path}/store")
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """Embedded; a test's parameter ``simulated`` asks for the engine that fails on purpose."""
+    url = f"lmdb://{tmp_path}/store"
+    if getattr(request, "param", "lmdb") == "simulated":
+        url = f"simulated:?seed={random.randrange(2**32)}"
+        print(url)  # noqa: T201 (shown when the test fails)
+    store = await open_store(url)
     yield store
     await store.close()
 

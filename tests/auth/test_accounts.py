@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
 import pytest
 from tollmesh.auth.v1 import auth_pb2 as pb
 
+from services.auth import accounts
+from services.auth.accounts import Account, AccountState
 from services.auth.errors import AccountNotFoundError, AccountStateConflictError
 from services.rpc.errors import InvalidArgumentError, PageTokenInvalidError
+from services.store.port import Operation
 from tests.support.auth_service import AuthClient
 
 ABSENT = "acc_absent"
@@ -87,6 +93,20 @@ async def test_a_page_that_is_just_full_is_the_last(mesh: AuthClient) -> None:
         await mesh.account()
     page = await mesh.accounts.ListAccounts(pb.ListAccountsRequest(page_size=3))
     assert (len(page.accounts), page.next_page_token) == (3, "")
+
+
+async def test_the_largest_page_of_the_longest_names_is_answered(mesh: AuthClient) -> None:
+    name = "\N{ROLLING ON THE FLOOR LAUGHING}" * 128
+    await asyncio.gather(
+        *(
+            mesh.store.commit(Operation(partial(accounts.create, account=account)))
+            for account in (
+                Account(f"acc_{number}", name, AccountState.ACTIVE, 1) for number in range(1000)
+            )
+        )
+    )
+    page = await mesh.accounts.ListAccounts(pb.ListAccountsRequest(page_size=1000))
+    assert (len(page.accounts), page.next_page_token) == (1000, "")
 
 
 async def test_no_accounts_are_an_empty_page(mesh: AuthClient) -> None:

@@ -18,6 +18,8 @@ from tests.support.auth_service import AuthClient
 
 CALLERS = 8
 
+pytestmark = pytest.mark.parametrize("store", ["lmdb", "simulated"], indirect=True)
+
 
 async def decisions_around(
     mesh: AuthClient, credential: str, end: Callable[[], Awaitable[object]]

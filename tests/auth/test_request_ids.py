@@ -15,6 +15,8 @@ from tests.support.auth_service import AuthClient
 
 HOUR_S = 3600
 
+pytestmark = pytest.mark.parametrize("store", ["lmdb", "simulated"], indirect=True)
+
 
 async def test_a_repeated_create_account_makes_one_account(mesh: AuthClient) -> None:
     request = pb.CreateAccountRequest(request_id="same", display_name="one")
