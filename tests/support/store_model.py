@@ -61,7 +61,7 @@ def random_steps(dice: random.Random, most: int = 8) -> list[Step]:
                     ("get", key),
                     ("get_many", [key, begin, end]),
                     ("range", begin, end, dice.randrange(4), dice.random() < 0.5),
-                    ("range", b"", b"\xff", dice.randrange(4), dice.random() < 0.5),
+                    ("range", b"", b"z", dice.randrange(4), dice.random() < 0.5),
                     ("set", key, dice.randbytes(dice.randrange(9))),
                     ("set", key, dice.randbytes(8)),
                     ("clear", key),
