@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -71,9 +70,13 @@ def announce_ready(ready_file: Path | None, address: str) -> None:
 async def _until_stopped(settings: S, serve: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        log.info("stopping", signal=number.name)
+        stop.set()
+        loop.remove_signal_handler(number)  # a second one ends the process at once
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    # What start-up made lives as long as the process: the collector need not look at it again.
-    gc.freeze()
+        loop.add_signal_handler(number, on_signal, number)
     await serve(settings, stop)
     log.info("stopped")

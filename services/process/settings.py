@@ -84,7 +84,7 @@ class SecretFile:
         return f"SecretFile({str(self.path)!r})"
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, _: object, __: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(cls._validate)
 
     @classmethod
@@ -106,7 +106,13 @@ class SecretFile:
 class _Environment(EnvSettingsSource):
     """Leaves what is not JSON to validation, which reports it beside all other mistakes."""
 
-    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+    def decode_complex_value(
+        self,
+        field_name: str,
+        field: FieldInfo,
+        value: Any,  # noqa: ANN401 (pydantic's signature)
+    ) -> Any:  # noqa: ANN401 (pydantic's signature)
+        """The value that JSON stands for, or the text when it is not JSON."""
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:

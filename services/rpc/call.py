@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 _current: ContextVar[Call | None] = ContextVar("tollmesh_call", default=None)
 
@@ -33,7 +33,7 @@ class Call:
     identity: str = ""
     """The caller's name by its TLS certificate; empty without mTLS."""
     trailing_metadata: dict[str, str] = field(default_factory=dict)
-    """Sent behind the answer."""
+    """Sent behind the answer; printable ASCII."""
     log_fields: dict[str, object] = field(default_factory=dict)
     """Added to the call's canonical log line; never a secret."""
 
@@ -53,6 +53,17 @@ class Call:
     def activate(self) -> None:
         """Makes this the current call of the running task and of the tasks that it starts."""
         _current.set(self)
+
+    @staticmethod
+    def outlive_deadline() -> None:
+        """Lets the running task go on calling other services after its call's deadline.
+
+        For what must be done although the caller is gone, such as settling a hold. The call's ids
+        stay; a call to another service then has only its own deadline.
+        """
+        call = _current.get()
+        if call is not None:
+            _current.set(replace(call, deadline=None))
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline (not below 0); None when there is none."""

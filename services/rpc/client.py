@@ -9,8 +9,9 @@ service) has its reason; see ``_failure`` for the others. Nothing is retried her
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import grpc
 
@@ -36,6 +37,9 @@ _OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_send_message_length", -1),
 ]
+
+_Untyped = Any
+"""Channels, calls and messages as grpc.aio and generated code pass them, of any kind."""
 
 
 def connect(
@@ -71,84 +75,74 @@ def connect(
 class _Channel:
     """Stands before a channel of ``grpc.aio``; interceptors would cost a task for each call."""
 
-    def __init__(
-        self, channel: grpc.aio.Channel, classes: ErrorClasses, default_deadline_s: float
-    ) -> None:
+    def __init__(self, channel: _Untyped, classes: ErrorClasses, default_deadline_s: float) -> None:
         self._channel = channel
         self._classes = classes
         self._default_deadline_s = default_deadline_s
 
-    def unary_unary(self, *args: Any, **kwargs: Any) -> Callable[..., _Answer]:
+    def unary_unary(self, *args: object, **kwargs: object) -> Callable[..., _Answer]:
         return self._wrap(self._channel.unary_unary(*args, **kwargs), self._default_deadline_s)
 
-    def unary_stream(self, *args: Any, **kwargs: Any) -> Callable[..., _Answer]:
+    def unary_stream(self, *args: object, **kwargs: object) -> Callable[..., _Answer]:
         return self._wrap(self._channel.unary_stream(*args, **kwargs), None)
 
-    def stream_unary(self, *args: Any, **kwargs: Any) -> Callable[..., _Answer]:
-        return self._wrap_upload(self._channel.stream_unary(*args, **kwargs))
+    def stream_unary(self, *args: object, **kwargs: object) -> Callable[..., _Answer]:
+        return self._wrap(self._channel.stream_unary(*args, **kwargs), None)
 
-    def stream_stream(self, *args: Any, **kwargs: Any) -> Callable[..., _Answer]:
-        return self._wrap_upload(self._channel.stream_stream(*args, **kwargs))
+    def stream_stream(self, *args: object, **kwargs: object) -> Callable[..., _Answer]:
+        return self._wrap(self._channel.stream_stream(*args, **kwargs), None)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> _Untyped:
         return getattr(self._channel, name)
 
-    async def __aenter__(self) -> grpc.aio.Channel:
-        await self._channel.__aenter__()
-        return cast("grpc.aio.Channel", self)
+    async def __aenter__(self) -> Self:
+        return self
 
-    async def __aexit__(self, *error: object) -> None:
-        await self._channel.__aexit__(*error)
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
 
-    def _wrap(self, multi: Any, default_s: float | None) -> Callable[..., _Answer]:
+    def _wrap(self, start: _Untyped, default_deadline_s: float | None) -> Callable[..., _Answer]:
         classes = self._classes
 
-        def start(
-            request: Any, *, timeout: float | None = default_s, metadata: Any = None, **rest: Any
+        def call(
+            request: _Untyped = None,
+            timeout: float | None = default_deadline_s,
+            metadata: _Untyped = None,
+            **options: object,
         ) -> _Answer:
             timeout, metadata = _inherit(timeout, metadata)
-            return _Answer(multi(request, timeout=timeout, metadata=metadata, **rest), classes)
+            outgoing = None
+            if isinstance(request, AsyncIterable):
+                outgoing = request = _Outgoing(request)
+            started = start(request, timeout=timeout, metadata=metadata, **options)
+            return _Answer(started, classes, outgoing)
 
-        return start
-
-    def _wrap_upload(self, multi: Any) -> Callable[..., _Answer]:
-        classes = self._classes
-
-        def start(
-            requests: Any = None, *, timeout: float | None = None, metadata: Any = None, **rest: Any
-        ) -> _Answer:
-            timeout, metadata = _inherit(timeout, metadata)
-            outgoing = _Outgoing(requests) if isinstance(requests, AsyncIterable) else None
-            source = outgoing or requests
-            call = multi(source, timeout=timeout, metadata=metadata, **rest)
-            return _Answer(call, classes, outgoing)
-
-        return start
+        return call
 
 
-def _inherit(timeout: float | None, metadata: Any) -> tuple[float | None, Any]:
+def _inherit(timeout: float | None, metadata: _Untyped) -> tuple[float | None, _Untyped]:
     """What a call takes over from the call that is being served: its ids and what time is left."""
     current = Call.current()
     if current is None:
         return timeout, metadata
-    own = ((REQUEST_ID_KEY, current.request_id), (TRACE_PARENT_KEY, current.trace_parent))
+    ids = ((REQUEST_ID_KEY, current.request_id), (TRACE_PARENT_KEY, current.trace_parent))
     remaining = current.remaining_s()
     if remaining is not None and (timeout is None or remaining < timeout):
         timeout = remaining
-    return timeout, own if metadata is None else (*metadata, *own)
+    return timeout, ids if metadata is None else (*metadata, *ids)
 
 
 class _Outgoing:
     """The caller's requests; remembers what went wrong in making them, which grpc.aio forgets."""
 
-    def __init__(self, requests: AsyncIterable[Any]) -> None:
+    def __init__(self, requests: AsyncIterable[object]) -> None:
         self._requests = aiter(requests)
         self.failure: Exception | None = None
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[object]:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> object:
         try:
             return await anext(self._requests)
         except StopAsyncIteration:
@@ -163,44 +157,58 @@ class _Answer:
 
     __slots__ = ("_call", "_classes", "_outgoing")
 
-    def __init__(self, call: Any, classes: ErrorClasses, outgoing: _Outgoing | None = None) -> None:
+    def __init__(self, call: _Untyped, classes: ErrorClasses, outgoing: _Outgoing | None) -> None:
         self._call = call
         self._classes = classes
         self._outgoing = outgoing
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[object, None, object]:
         try:
             return (yield from self._call.__await__())
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from error
+        except asyncio.CancelledError:
+            self._raise_own_failure()
+            raise
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[object]:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> object:
         response = await self.read()
         if response is grpc.aio.EOF:
             raise StopAsyncIteration
         return response
 
-    async def read(self) -> Any:
+    async def read(self) -> object:
         """The next answer, or ``grpc.aio.EOF``."""
         try:
             return await self._call.read()
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from error
+        except asyncio.CancelledError:
+            self._raise_own_failure()
+            raise
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> _Untyped:
         return getattr(self._call, name)
 
-    def _failure(self, error: grpc.aio.AioRpcError) -> Exception:
-        if self._outgoing is not None and self._outgoing.failure is not None:
-            return self._outgoing.failure
+    def _failure(self, error: grpc.aio.AioRpcError) -> ServiceError:
+        self._raise_own_failure()
         return _failure(error, self._classes)
+
+    def _raise_own_failure(self) -> None:
+        """Raises what ended the caller's own requests; grpc.aio cancels the call for it."""
+        if self._outgoing is not None and self._outgoing.failure is not None:
+            raise self._outgoing.failure
 
 
 def _failure(error: grpc.aio.AioRpcError, classes: ErrorClasses) -> ServiceError:
-    """The server's own error; else what the transport's code means; else InternalError."""
+    """The server's own error; else what the transport's code means; else InternalError.
+
+    An InternalError made here has no incident id: the server that lets it pass on gives it one and
+    logs it with its cause.
+    """
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             known = decode(value, classes)

@@ -8,22 +8,27 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from urllib.parse import unquote
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import (  # type: ignore[import-untyped]  # has none
+    health,
+    health_pb2,
+    health_pb2_grpc,
+)
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # has none
 
 from services.rpc.call import Call
 from services.rpc.errors import ServiceError
 from services.rpc.methods import Method
-from services.rpc.pipeline import Limits, Pipeline
+from services.rpc.pipeline import Incoming, Limits, Pipeline
 from services.rpc.tls import ServerTls
-from services.rpc.wire import DETAILS_KEY, encode
+from services.rpc.wire import DETAILS_KEY, encode, message_of
 
-_Context = Any  # grpc.aio's servicer context; its type says less than it does
+_Context = Any
+"""``grpc.aio.ServicerContext``, whose stubs know less than it does."""
+_Handler = Callable[[Incoming, _Context], Awaitable[Any]]
 
 
 class GrpcioFace:
@@ -49,13 +54,11 @@ class GrpcioFace:
         """Listens; gives the address with the port that was chosen. Raises OSError."""
         server = self._server = grpc.aio.server(options=_options(self._limits))
         mutual = self._tls is not None and self._tls.client_ca is not None
-        for method in self._methods:
-            service, name = method.path[1:].split("/")
-            handler = _handler(method, self._pipeline, identify=mutual)
-            server.add_registered_method_handlers(service, {name: handler})
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        server.add_generic_rpc_handlers([_Table(self._methods, self._pipeline, identify=mutual)])
+        registry = _OnlyGenericHandlers(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registry)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection.enable_server_reflection(names, registry)
         port = _bind(server, listen, self._tls)
         await server.start()
         for name in ("", *self._services):
@@ -70,6 +73,33 @@ class GrpcioFace:
         """Stops listening; calls still under way after ``grace_s`` are cancelled."""
         if self._server is not None:
             await self._server.stop(grace_s)
+
+
+class _Table(grpc.GenericRpcHandler):
+    """The methods by their path."""
+
+    def __init__(self, methods: Iterable[Method], pipeline: Pipeline, *, identify: bool) -> None:
+        self._handlers = {
+            method.path: _rpc_handler(method, pipeline, identify=identify) for method in methods
+        }
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        return self._handlers.get(handler_call_details.method)
+
+
+class _OnlyGenericHandlers:
+    """A server for generated code to register with, that leaves out each method's own handler.
+
+    For every call that it takes, grpc.aio waits on a future for each registered method.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """Leaves it at the generic handlers."""
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
@@ -101,32 +131,31 @@ def _bind(server: grpc.aio.Server, listen: str, tls: ServerTls | None) -> int:
         raise OSError(f"cannot listen on {listen}: {error}") from error
 
 
-def _handler(
+def _rpc_handler(
     method: Method, pipeline: Pipeline, *, identify: bool
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """Without serialisers: messages are bytes on this side, the pipeline does the rest."""
-    path = method.path
+    handle: Any
     if method.server_streaming:
-        stream = _streaming(path, pipeline.stream_answer(method), identify=identify)
+        handle = _streaming(method.path, pipeline.stream_answer(method), identify=identify)
         if method.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(_from_stream(stream))
-        return grpc.unary_stream_rpc_method_handler(stream)
-    unary = _answering(path, pipeline.unary_answer(method), identify=identify)
+            return grpc.stream_stream_rpc_method_handler(_from_stream(handle))
+        return grpc.unary_stream_rpc_method_handler(handle)
+    handle = _answering(method.path, pipeline.unary_answer(method), identify=identify)
     if method.client_streaming:
-        return grpc.stream_unary_rpc_method_handler(_from_stream(unary))
-    return grpc.unary_unary_rpc_method_handler(unary)
+        return grpc.stream_unary_rpc_method_handler(_from_stream(handle))
+    return grpc.unary_unary_rpc_method_handler(handle)
 
 
 def _answering(
-    path: str, answer: Callable[[Any, Call], Awaitable[bytes]], *, identify: bool
-) -> Any:
-    async def handle(request: Any, context: _Context) -> bytes | None:
+    path: str, answer: Callable[[Incoming, Call], Awaitable[bytes]], *, identify: bool
+) -> _Handler:
+    async def handle(incoming: Incoming, context: _Context) -> bytes:
         call = _call(path, context, identify=identify)
         try:
-            response = await answer(request, call)
+            response = await answer(incoming, call)
         except ServiceError as error:
-            _refuse(context, call, error)
-            return None
+            await _refuse(context, call, error)
         if call.trailing_metadata:
             context.set_trailing_metadata(tuple(call.trailing_metadata.items()))
         return response
@@ -135,33 +164,32 @@ def _answering(
 
 
 def _streaming(
-    path: str, answers: Callable[[Any, Call], AsyncIterator[bytes]], *, identify: bool
-) -> Any:
-    async def handle(request: Any, context: _Context) -> None:
+    path: str, answers: Callable[[Incoming, Call], AsyncIterator[bytes]], *, identify: bool
+) -> _Handler:
+    async def handle(incoming: Incoming, context: _Context) -> None:
         call = _call(path, context, identify=identify)
         try:
-            async with aclosing(cast("Any", answers(request, call))) as responses:
+            async with aclosing(cast("Any", answers(incoming, call))) as responses:
                 async for response in responses:
                     await context.write(response)
         except ServiceError as error:
-            _refuse(context, call, error)
-            return
+            await _refuse(context, call, error)
         if call.trailing_metadata:
             context.set_trailing_metadata(tuple(call.trailing_metadata.items()))
 
     return handle
 
 
-def _from_stream(handle: Any) -> Any:
+def _from_stream(handle: _Handler) -> Any:  # noqa: ANN401 (the stubs want a sync handler)
     """Reads the caller's stream through the context: its own iterator cannot be put down early."""
 
-    async def handle_stream(_: object, context: _Context) -> Any:
-        return await handle(_Incoming(context), context)
+    async def handle_stream(_: object, context: _Context) -> object:
+        return await handle(_IncomingStream(context), context)
 
     return handle_stream
 
 
-class _Incoming:
+class _IncomingStream:
     def __init__(self, context: _Context) -> None:
         self._context = context
 
@@ -200,8 +228,8 @@ def _identity(auth_context: dict[str, list[bytes]]) -> str:
     return ""
 
 
-def _refuse(context: _Context, call: Call, error: ServiceError) -> None:
-    context.set_code(error.code)
-    context.set_details(str(error))
-    details = (DETAILS_KEY, encode(error))
-    context.set_trailing_metadata((*call.trailing_metadata.items(), details))
+async def _refuse(context: _Context, call: Call, error: ServiceError) -> NoReturn:
+    """Ends the call with a status and nothing else (Trailers-Only), which clients may retry."""
+    metadata = (*call.trailing_metadata.items(), (DETAILS_KEY, encode(error)))
+    await context.abort(error.code, message_of(error), metadata)
+    raise AssertionError("abort does not return")

@@ -17,7 +17,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from services.process.logs import get_logger
+from services.process.logs import BatchedLines, get_logger
 from services.rpc.call import Call
 from services.rpc.errors import (
     DeadlineExceededError,
@@ -40,8 +40,8 @@ from services.rpc.validation import check
 Translation = Mapping[type[Exception], type[ServiceError]]
 """What stands for exceptions that are not the contract's; the most derived class wins."""
 
-UnaryHandler = Callable[[Any, Call], Awaitable[bytes]]
-StreamHandler = Callable[[Any, Call], AsyncIterator[bytes]]
+Incoming = Any
+"""A request's bytes, or an async iterator of them; which of the two, the method says."""
 
 log = get_logger(__name__)
 
@@ -66,6 +66,7 @@ class Pipeline:
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self._lines = BatchedLines("call")
 
     def refuse_new_calls(self) -> None:
         """From now on every new call is answered SHUTTING_DOWN."""
@@ -80,46 +81,48 @@ class Pipeline:
             return False
         return True
 
-    def unary_answer(self, method: Method) -> UnaryHandler:
-        """Wraps a method that gives one answer: takes bytes (or an iterator of them)."""
-        receive = self._receiver(method)
-        handler = method.handler
+    def flush(self) -> None:
+        """Writes the log lines that wait."""
+        self._lines.flush()
 
-        async def answer(raw: Any, call: Call) -> bytes:
+    def unary_answer(self, method: Method) -> Callable[[Incoming, Call], Awaitable[bytes]]:
+        """Wraps a method that gives one answer."""
+        receive, handler = self._receiver(method), method.handler
+
+        async def answer(incoming: Incoming, call: Call) -> bytes:
             started = time.perf_counter()
             try:
                 self._admit(call)
-                response: Message = await handler(receive(raw, call), call)
+                response: Message = await handler(receive(incoming, call), call)
                 encoded: bytes = response.SerializeToString()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 (what becomes of it is decided below)
                 raise self._failed(call, started, error) from None
-            self._finished(call, started)
+            self._finished(call, started, "OK")
             return encoded
 
         return answer
 
-    def stream_answer(self, method: Method) -> StreamHandler:
-        """Wraps a method that gives a stream of answers: takes bytes (or an iterator of them).
+    def stream_answer(self, method: Method) -> Callable[[Incoming, Call], AsyncIterator[bytes]]:
+        """Wraps a method that gives a stream of answers.
 
         The face closes the iterator (``aclose``) when it stops before the end.
         """
-        receive = self._receiver(method)
-        handler = method.handler
+        receive, handler = self._receiver(method), method.handler
 
-        async def answers(raw: Any, call: Call) -> AsyncIterator[bytes]:
+        async def answers(incoming: Incoming, call: Call) -> AsyncIterator[bytes]:
             started = time.perf_counter()
             try:
                 self._admit(call)
-                async with aclosing(handler(receive(raw, call), call)) as responses:
+                async with aclosing(handler(receive(incoming, call), call)) as responses:
                     async for response in responses:
                         yield response.SerializeToString()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 (what becomes of it is decided below)
                 raise self._failed(call, started, error) from None
-            self._finished(call, started)
+            self._finished(call, started, "OK")
 
         return answers
 
-    def _receiver(self, method: Method) -> Callable[[Any, Call], Any]:
+    def _receiver(self, method: Method) -> Callable[[Incoming, Call], object]:
         """What turns what the face hands over into what the handler takes."""
         limit, request_class = self._limits.max_message_bytes, method.request_class
 
@@ -133,13 +136,13 @@ class Pipeline:
             check(request)
             return request
 
-        def receive(raw: bytes, call: Call) -> Message:
-            request = parse(raw)
+        def receive(raw: Incoming, call: Call) -> Message:
+            request: Any = parse(raw)
             if method.has_account:
-                call.log_fields["account_id"] = request.account_id  # type: ignore[attr-defined]  # has_account says so
-            return request
+                call.log_fields["account_id"] = request.account_id
+            return request  # type: ignore[no-any-return]  # its class is known at run time only
 
-        def receive_stream(raws: AsyncIterator[bytes], _: Call) -> AsyncIterator[Message]:
+        def receive_stream(raws: Incoming, _: Call) -> _Requests:
             return _Requests(raws, parse)
 
         return receive_stream if method.client_streaming else receive
@@ -158,41 +161,43 @@ class Pipeline:
         if call.deadline is not None and call.deadline <= time.monotonic():
             raise DeadlineExceededError
 
-    def _finished(self, call: Call, started: float, code: str = "OK", **fields: object) -> None:
+    def _finished(self, call: Call, started: float, code: str) -> None:
         self._under_way -= 1
         if self._under_way == 0:
             self._idle.set()
-        log.info(
-            "call",
-            method=call.method,
-            code=code,
-            duration_ms=round((time.perf_counter() - started) * 1000, 3),
-            request_id=call.request_id,
-            trace_id=trace_id_of(call.trace_parent),
-            peer=call.peer,
-            identity=call.identity,
-            **fields,
-            **call.log_fields,
+        self._lines.add(
+            {
+                "method": call.method,
+                "code": code,
+                "duration_ms": round((time.perf_counter() - started) * 1000, 3),
+                "request_id": call.request_id,
+                "trace_id": trace_id_of(call.trace_parent),
+                "peer": call.peer,
+                "identity": call.identity,
+                **call.log_fields,
+            }
         )
 
     def _failed(self, call: Call, started: float, error: BaseException) -> BaseException:
         """Records how a call failed; gives what the face is to see instead of ``error``."""
-        if not isinstance(error, Exception):  # cancelled, or a generator closed early
+        if _is_the_end(error):
             late = call.remaining_s() == 0
             self._finished(call, started, "DEADLINE_EXCEEDED" if late else "CANCELLED")
             return error
         answer = self._answer(call, error)
-        self._finished(call, started, answer.code.name, reason=answer.reason_name())
+        call.note(reason=answer.reason_name(), error=str(answer))
+        self._finished(call, started, answer.code.name)
         return answer
 
-    def _answer(self, call: Call, error: Exception) -> ServiceError:
+    def _answer(self, call: Call, error: BaseException) -> ServiceError:
         if isinstance(error, ServiceError) and (
+            # An InternalError that has its incident was recorded where it happened.
             type(error) is not InternalError or "incident_id" in error.metadata
         ):
             return error
         for ancestor in type(error).__mro__:
             if ancestor in self._translate:
-                call.note(error=f"{type(error).__name__}: {error}")
+                log.warning("call_translated", error=f"{type(error).__name__}: {error}")
                 return self._translate[ancestor]()
         if isinstance(error, TimeoutError) and call.remaining_s() == 0:
             return DeadlineExceededError()
@@ -200,6 +205,15 @@ class Pipeline:
         call.note(incident_id=incident_id)
         log.error("call_failed", method=call.method, incident_id=incident_id, exc_info=error)
         return InternalError(metadata={"incident_id": incident_id})
+
+
+def _is_the_end(error: BaseException) -> bool:
+    """Whether a call ends because it is told to, not because something in it went wrong."""
+    if isinstance(error, asyncio.CancelledError):
+        # Otherwise something that the handler waited for was cancelled, and the caller still waits.
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return not isinstance(error, Exception)  # a generator that is closed, the process's exit
 
 
 class _Requests:

@@ -19,7 +19,10 @@ from services.rpc.tls import ServerTls
 
 __all__ = ["Limits", "Server", "ServerTls", "Translation"]
 
+_LAST_ANSWERS_S = 0.2
+"""For answers that are made but not yet on the wire."""
 _CLEAN_UP_S = 5.0
+"""For the ``finally`` blocks of calls that were cancelled."""
 
 log = get_logger(__name__)
 
@@ -72,10 +75,13 @@ class Server:
         """
         self._pipeline.refuse_new_calls()
         await self._face.announce_drain()
-        if not await self._pipeline.wait_until_idle(self._drain_s):
+        finished = await self._pipeline.wait_until_idle(self._drain_s)
+        if not finished:
             log.warning("drain_cut_short", drain_s=self._drain_s)
-        await self._face.stop(0)
-        await self._pipeline.wait_until_idle(_CLEAN_UP_S)
+        await self._face.stop(_LAST_ANSWERS_S if finished else 0)
+        if not await self._pipeline.wait_until_idle(_CLEAN_UP_S):
+            log.error("clean_up_cut_short", clean_up_s=_CLEAN_UP_S)
+        self._pipeline.flush()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -1,4 +1,4 @@
-"""Transport security of servers and clients: certificates as PEM bytes, whichever face uses them."""
+"""Transport security of servers and clients: PEM bytes, whichever library uses them."""
 
 from __future__ import annotations
 

@@ -10,12 +10,16 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2 as details_pb
+from google.rpc import error_details_pb2 as details_pb  # type: ignore[import-untyped]  # has none
 from google.rpc import status_pb2
 
 from services.rpc.errors import COMMON, DOMAIN, InvalidArgumentError, ServiceError
 
 DETAILS_KEY = "grpc-status-details-bin"
+
+# Peers refuse trailers over 8 KiB, and these bytes travel in base64 beside the message.
+_MAX_STATUS_BYTES = 4096
+_MAX_MESSAGE_CHARS = 500
 
 ErrorClasses = Mapping[str, type[ServiceError]]
 
@@ -25,12 +29,26 @@ def classes_by_reason(errors: Iterable[type[ServiceError]]) -> ErrorClasses:
     return {error.reason_name(): error for error in (*COMMON, *errors)}
 
 
+def message_of(error: ServiceError) -> str:
+    """What an error says to people, as text that any peer accepts."""
+    return _text(str(error))[:_MAX_MESSAGE_CHARS]
+
+
 def encode(error: ServiceError) -> bytes:
-    """The serialised ``google.rpc.Status`` of an error: exactly one ErrorInfo, and what helps."""
-    status = status_pb2.Status(code=error.code.value[0], message=str(error))
-    for detail in _details(error):
-        status.details.add().Pack(detail)
-    return status.SerializeToString()
+    """The serialised ``google.rpc.Status`` of an error: exactly one ErrorInfo, and what helps.
+
+    What would make it too large for a trailer is left out: all but the ErrorInfo, at worst that
+    one's metadata too.
+    """
+    info = details_pb.ErrorInfo(reason=error.reason_name(), domain=DOMAIN)
+    bare = _status(error, [info])
+    for name, value in error.metadata.items():
+        info.metadata[_text(name)] = _text(value)
+    for details in ([info, *_helpful_details(error)], [info]):
+        encoded = _status(error, details)
+        if len(encoded) <= _MAX_STATUS_BYTES:
+            return encoded
+    return bare
 
 
 def decode(raw: bytes, classes: ErrorClasses) -> ServiceError | None:
@@ -45,8 +63,7 @@ def decode(raw: bytes, classes: ErrorClasses) -> ServiceError | None:
         status.ParseFromString(raw)
         for packed in status.details:
             for detail in (info, retry, bad_request, quota):
-                if packed.Is(detail.DESCRIPTOR):
-                    packed.Unpack(detail)
+                packed.Unpack(detail)  # does nothing when it is of another type
     except DecodeError:
         return None
     error_class = classes.get(info.reason) if info.domain == DOMAIN else None
@@ -65,18 +82,29 @@ def decode(raw: bytes, classes: ErrorClasses) -> ServiceError | None:
     return error
 
 
-def _details(error: ServiceError) -> Iterable[Message]:
-    yield details_pb.ErrorInfo(reason=error.reason_name(), domain=DOMAIN, metadata=error.metadata)
+def _status(error: ServiceError, details: Iterable[Message]) -> bytes:
+    status = status_pb2.Status(code=error.code.value[0], message=message_of(error))
+    for detail in details:
+        status.details.add().Pack(detail)
+    return bytes(status.SerializeToString())
+
+
+def _helpful_details(error: ServiceError) -> Iterable[Message]:
     if isinstance(error, InvalidArgumentError) and error.violations:
         bad_request = details_pb.BadRequest()
         for field, description in error.violations.items():
-            bad_request.field_violations.add(field=field, description=description)
+            bad_request.field_violations.add(field=_text(field), description=_text(description))
         yield bad_request
     if error.quota_subject is not None:
         quota = details_pb.QuotaFailure()
-        quota.violations.add(subject=error.quota_subject, description=str(error))
+        quota.violations.add(subject=_text(error.quota_subject), description=message_of(error))
         yield quota
     if error.retry_after_s is not None:
         retry = details_pb.RetryInfo()
         retry.retry_delay.FromTimedelta(timedelta(seconds=error.retry_after_s))
         yield retry
+
+
+def _text(text: str) -> str:
+    """Without the lone surrogates that UTF-8 cannot carry."""
+    return text.encode(errors="replace").decode()
