@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tollmesh.auth.v1 import auth_pb2 as pb
-from tollmesh.auth.v1.auth_pb2_grpc import AuthServiceAsyncStub
 
 from services.auth.errors import (
     CredentialMalformedError,
@@ -22,6 +22,9 @@ from services.auth.errors import (
 )
 from services.edge.cache.memory import MokaCache
 from services.edge.errors import RateLimitedError
+
+if TYPE_CHECKING:  # the type has no class at run time
+    from tollmesh.auth.v1.auth_pb2_grpc import AuthServiceAsyncStub
 
 _DECISIONS = 10_000
 _LONGEST_CREDENTIAL = 512

@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from dataclasses import dataclass
-from typing import Self
-
-from tollmesh.auth.v1.auth_pb2_grpc import AuthServiceAsyncStub
-from tollmesh.chain.v1.chain_pb2_grpc import ChainServiceAsyncStub
-from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
+from typing import TYPE_CHECKING, Self
 
 from services.edge.admission import Admission
 from services.edge.cache.catalog import Catalog
@@ -35,6 +31,11 @@ from services.edge.uploads import Uploads
 from services.process.logs import get_logger
 from services.rpc.server import Limits, Server
 from services.rpc.tls import ServerTls
+
+if TYPE_CHECKING:  # the type has no class at run time
+    from tollmesh.auth.v1.auth_pb2_grpc import AuthServiceAsyncStub
+    from tollmesh.chain.v1.chain_pb2_grpc import ChainServiceAsyncStub
+    from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
 
 log = get_logger(__name__)
 

@@ -111,7 +111,9 @@ class Holds:
             attempt += 1
             hold = await self._reserve(usage, f"{request_id}-r{attempt}")
             try:
-                if await self._ledger.is_usable(usage.account_id, hold.entry.hold_id):
+                if not hold.reserved.replayed or await self._ledger.is_usable(
+                    usage.account_id, hold.entry.hold_id
+                ):
                     return hold
             except BaseException:
                 self.settle(hold)

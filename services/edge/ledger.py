@@ -7,17 +7,19 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from google.protobuf.duration_pb2 import Duration
 from tollmesh.credits.v1 import credits_pb2 as pb
-from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
 
 from services.credits.errors import HoldNotOpenError
 from services.edge.journal import Entry
 from services.edge.origin import is_retryable
 from services.rpc.errors import ServiceError
+
+if TYPE_CHECKING:  # the type has no class at run time
+    from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
 
 T = TypeVar("T")
 
@@ -47,6 +49,8 @@ class Reserved:
     currency: str
     available: int
     """What the account can still spend besides."""
+    replayed: bool
+    """Whether an earlier attempt made it; it may be closed by now."""
 
 
 class Ledger:
@@ -73,8 +77,13 @@ class Ledger:
             resource=usage.resource[:256],
         )
         answer = await _repeated(lambda: self._stub.Reserve(request, timeout=_TIMEOUT_S), until)
-        hold = answer.hold
-        return Reserved(hold.hold_id, hold.amount, hold.currency, answer.balance.available)
+        return Reserved(
+            answer.hold.hold_id,
+            answer.hold.amount,
+            answer.hold.currency,
+            answer.balance.available,
+            answer.replayed,
+        )
 
     async def capture(self, entry: Entry, quantity: int, request_id: str, until: float) -> int:
         """Pays for ``quantity`` out of a hold and gives back the rest; the amount."""

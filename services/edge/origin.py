@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from tollmesh.chain.v1 import chain_pb2 as pb
-from tollmesh.chain.v1.chain_pb2_grpc import ChainServiceAsyncStub
 
 from services.chain.errors import NetworkUnavailableError, ObjectCorruptError
 from services.edge.objects import ObjectInfo, ObjectKey
@@ -23,6 +23,9 @@ from services.rpc.errors import (
     ShuttingDownError,
     StoreUnavailableError,
 )
+
+if TYPE_CHECKING:  # the type has no class at run time
+    from tollmesh.chain.v1.chain_pb2_grpc import ChainServiceAsyncStub
 
 log = get_logger(__name__)
 

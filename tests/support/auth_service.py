@@ -47,6 +47,7 @@ class AuthClient:
     clock: Clock
     store: Store
     records: RequestRecords
+    address: str = ""
 
     @property
     def auth(self) -> pb_grpc.AuthServiceAsyncStub:
@@ -106,6 +107,7 @@ async def running_auth_service(
     current_pepper: str = "1",
     environment: str = ENVIRONMENT,
     keep_s: int = 24 * 3600,
+    terms: Terms = TERMS,
 ) -> AsyncIterator[AuthClient]:
     """Serves over a store until the block ends."""
     peppered = Peppers(peppers, current_pepper)
@@ -113,9 +115,9 @@ async def running_auth_service(
     records = RequestRecords("auth", keep_s=keep_s)
     verifier = Verifier.over(peppered, bytes(HASH_BYTES))
     servicers = [
-        AuthServicer(store, verifier, TERMS, clock),
+        AuthServicer(store, verifier, terms, clock),
         AccountServicer(store, records, peppered, environment, clock),
     ]
     server = Server(listen="127.0.0.1:0", servicers=servicers, translate=STORE_ERRORS)
     async with server, connect(server.address, errors=ERRORS) as channel:
-        yield AuthClient(channel, clock, store, records)
+        yield AuthClient(channel, clock, store, records, server.address)
