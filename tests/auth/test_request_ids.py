@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from tollmesh.auth.v1 import auth_pb2 as pb
+from tollmesh.auth.v1 import auth_pb2_grpc as pb_grpc
 
 from services.auth.errors import AccountNotFoundError
 from services.rpc.errors import RequestIdReusedError
@@ -81,61 +82,52 @@ async def test_a_key_is_replayed_after_its_expiry_and_its_account_s_closing(
     assert (again.api_key, again.replayed) == (first.api_key, True)
 
 
+def one_use_of_each_method(
+    accounts: pb_grpc.AccountServiceAsyncStub, request_id: str, account_id: str, key_id: str
+) -> list[Callable[[], Awaitable[object]]]:
+    """The four mutations, as requests that differ from each other, under one id."""
+    name = pb.CreateAccountRequest(request_id=request_id, display_name=request_id)
+    state = pb.SetAccountStateRequest(
+        request_id=request_id, account_id=account_id, state=pb.ACCOUNT_STATE_ACTIVE
+    )
+    key = pb.CreateApiKeyRequest(
+        request_id=request_id, account_id=account_id, scopes=[pb.SCOPE_PIN]
+    )
+    revoke = pb.RevokeApiKeyRequest(request_id=request_id, key_id=key_id)
+    return [
+        lambda: accounts.CreateAccount(name),
+        lambda: accounts.SetAccountState(state),
+        lambda: accounts.CreateApiKey(key),
+        lambda: accounts.RevokeApiKey(revoke),
+    ]
+
+
 async def test_an_id_is_used_for_one_request_in_all_methods(mesh: AuthClient) -> None:
     account_id = await mesh.account()
     key_id = (await mesh.key(account_id)).api_key.key_id
-    accounts = mesh.accounts
-    uses: list[tuple[str, Callable[[], Awaitable[object]]]] = [
-        (
-            "account",
-            lambda: accounts.CreateAccount(
-                pb.CreateAccountRequest(request_id="account", display_name="first")
-            ),
-        ),
-        (
-            "state",
-            lambda: accounts.SetAccountState(
-                pb.SetAccountStateRequest(
-                    request_id="state", account_id=account_id, state=pb.ACCOUNT_STATE_ACTIVE
-                )
-            ),
-        ),
-        (
-            "key",
-            lambda: accounts.CreateApiKey(
-                pb.CreateApiKeyRequest(
-                    request_id="key", account_id=account_id, scopes=[pb.SCOPE_PIN]
-                )
-            ),
-        ),
-        (
-            "revoke",
-            lambda: accounts.RevokeApiKey(
-                pb.RevokeApiKeyRequest(request_id="revoke", key_id=key_id)
-            ),
-        ),
-    ]
-    for _, use in uses:
-        await use()
-    for used, _ in uses:
-        different: list[Awaitable[object]] = [
-            accounts.CreateAccount(pb.CreateAccountRequest(request_id=used)),
-            accounts.SetAccountState(
-                pb.SetAccountStateRequest(
-                    request_id=used, account_id=account_id, state=pb.ACCOUNT_STATE_CLOSED
-                )
-            ),
-            accounts.CreateApiKey(
-                pb.CreateApiKeyRequest(
-                    request_id=used, account_id=account_id, scopes=[pb.SCOPE_READ]
-                )
-            ),
-            accounts.RevokeApiKey(pb.RevokeApiKeyRequest(request_id=used, key_id="other")),
-        ]
-        for call in different:
+    for used_by in range(4):
+        uses = one_use_of_each_method(mesh.accounts, f"id-{used_by}", account_id, key_id)
+        await uses[used_by]()
+        for method, use in enumerate(uses):
+            if method == used_by:
+                await use()
+                continue
             with pytest.raises(RequestIdReusedError):
-                await call
-    found = await accounts.GetAccount(pb.GetAccountRequest(account_id=account_id))
+                await use()
+
+
+async def test_another_content_under_a_used_id_is_refused_and_changes_nothing(
+    mesh: AuthClient,
+) -> None:
+    account_id = await mesh.account()
+    request = pb.SetAccountStateRequest(
+        request_id="same", account_id=account_id, state=pb.ACCOUNT_STATE_ACTIVE
+    )
+    await mesh.accounts.SetAccountState(request)
+    request.state = pb.ACCOUNT_STATE_CLOSED
+    with pytest.raises(RequestIdReusedError):
+        await mesh.accounts.SetAccountState(request)
+    found = await mesh.accounts.GetAccount(pb.GetAccountRequest(account_id=account_id))
     assert found.account.state == pb.ACCOUNT_STATE_ACTIVE
 
 
