@@ -36,16 +36,20 @@ $(PROGRAMS): $(VENV)/.created pyproject.toml protos/pyproject.toml constraints.t
 .PHONY: install
 install: $(PROGRAMS) ## install everything into .venv/ (the command: .venv/bin/tollmesh)
 
-$(NODE_RUNTIME): $(PROGRAMS) $(NODE)/package-lock.json
+# Not "npm ci": it demands that the lock names every platform's optional packages, which a registry
+# mirror for one platform does not have. --no-save leaves the lock as it is.
+NPM_INSTALL = cd $(NODE) && "$(NPM)" install --no-save --silent
+
+$(NODE_RUNTIME): $(NODE)/package-lock.json | $(PROGRAMS)
 	@command -v npm >/dev/null || $(PIP) install --constraint constraints.txt --group node
 	@echo "Installing the local chain (anvil) into $(NODE)/ ..."
-	@cd $(NODE) && "$(NPM)" ci --omit=dev --silent
+	@$(NPM_INSTALL) --omit=dev
 	@touch $@
 
-$(NODE_ALL): $(PROGRAMS) $(NODE)/package-lock.json
+$(NODE_ALL): $(NODE)/package-lock.json | $(PROGRAMS)
 	@command -v npm >/dev/null || $(PIP) install --constraint constraints.txt --group node
 	@echo "Installing the programs that the tests run (anvil, buf, auto-dag-data) into $(NODE)/ ..."
-	@cd $(NODE) && "$(NPM)" ci --silent
+	@$(NPM_INSTALL)
 	@touch $@ $(NODE_RUNTIME)
 
 .PHONY: down

@@ -108,7 +108,7 @@ def ledger_table(entries: list[pb.Entry]) -> None:
             entry.available_after,
             entry.held_after,
             _metered(entry),
-            entry.resource,
+            output.short_cids(entry.resource),
         )
         for entry in entries
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-console = Console()
+WIDE = 140
+console = Console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def as_json(value: Message | Mapping[str, object] | Sequence[object]) -> None:
@@ -51,6 +53,11 @@ def progress(*, quiet: bool) -> Progress:
         disable=quiet or not stderr.is_terminal,
         transient=True,
     )
+
+
+def short_cids(text: str) -> str:
+    """A text whose CIDs are cut to their beginnings: enough for people, who see the table."""
+    return re.sub(r"(bafkr6i[a-z2-7]{7})[a-z2-7]{45}", r"\1...", text)
 
 
 def short_name(enum_name: str, prefix: str) -> str:
