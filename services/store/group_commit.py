@@ -164,20 +164,20 @@ def _run(batch: list[_Waiting], snapshot: Snapshot) -> tuple[Layer, list[_Outcom
     """Runs operations in order; stops before one that must wait for the next engine transaction."""
     layer = Layer(snapshot)
     outcomes: list[_Outcome] = []
-    written_bytes = 0
+    size_bytes = 0
     for waiting in batch:
         overlay = Overlay(layer)
         try:
             result = waiting.operation.run(overlay)
+            size_bytes += overlay.size_bytes
+            appends = len(layer.appends) + len(overlay.appends)
+            if outcomes and (size_bytes > MAX_BATCH_BYTES or appends > MAX_APPENDS):
+                break
+            layer.absorb(overlay)
         except Deferred:
             break
         except Exception as error:  # noqa: BLE001 (whatever it is, it belongs to the caller)
             outcomes.append((None, error))
-            continue
-        written_bytes += overlay.size_bytes
-        appends = len(layer.appends) + len(overlay.appends)
-        if outcomes and (written_bytes > MAX_BATCH_BYTES or appends > MAX_APPENDS):
-            break
-        layer.absorb(overlay)
-        outcomes.append((result, None))
+        else:
+            outcomes.append((result, None))
     return layer, outcomes

@@ -78,8 +78,7 @@ class Layer:
         """The value of ``key`` with these writes."""
         if key in self.values:
             return self.values[key]
-        if self._prefixes and key[:-STAMP_BYTES] in self._prefixes:
-            self._refuse()
+        self._refuse_if_appended(key)
         value = None if self.cleared and self._is_cleared(key) else self._beneath.get(key)
         if self.deltas and key in self.deltas:
             return add_to_counter(value, self.deltas[key])
@@ -110,10 +109,12 @@ class Layer:
 
     def set(self, key: bytes, value: bytes) -> None:
         """Puts ``value`` at ``key``."""
+        self._refuse_if_appended(key)
         self._write(key, value)
 
     def clear(self, key: bytes) -> None:
         """Removes ``key``."""
+        self._refuse_if_appended(key)
         self._write(key, None)
 
     def clear_range(self, begin: bytes, end: bytes) -> None:
@@ -145,7 +146,9 @@ class Layer:
             insort(self._appended, prefix + LOWEST_STAMP)
 
     def absorb(self, later: Layer) -> None:
-        """Makes the writes of a layer over this one part of it."""
+        """Makes the writes of a layer over this one part of it; all of them, or (raising) none."""
+        if self._prefixes:
+            self._refuse_writes(later)
         for begin, end in later.cleared:
             self.clear_range(begin, end)
         if self._written is None and not self.deltas and not self._prefixes:
@@ -159,8 +162,6 @@ class Layer:
             self.append(prefix, value)
 
     def _write(self, key: bytes, value: bytes | None) -> None:
-        if self._prefixes and key[:-STAMP_BYTES] in self._prefixes:
-            self._refuse()
         known = self.deltas.pop(key, None) is not None if self.deltas else False
         if self._written is not None and not known and key not in self.values:
             insort(self._written, key)
@@ -216,6 +217,18 @@ class Layer:
             else:
                 pairs.pop(key, None)
         return sorted(pairs.items(), reverse=reverse)
+
+    def _refuse_writes(self, later: Layer) -> None:
+        """Refuses writes that would touch what was appended here."""
+        for begin, end in later.cleared:
+            self._refuse_appended(begin, end)
+        for written in (later.values, later.deltas):
+            for key in written:
+                self._refuse_if_appended(key)
+
+    def _refuse_if_appended(self, key: bytes) -> None:
+        if self._prefixes and key[:-STAMP_BYTES] in self._prefixes:
+            self._refuse()
 
     def _refuse_appended(self, begin: bytes, end: bytes) -> None:
         """Refuses a range that may hold an entry which was appended here."""

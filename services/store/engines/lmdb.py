@@ -88,6 +88,7 @@ class LmdbEngine:
         except _LongRead:
             pass
         async with self._exclusive:
+            self._open_if_closed()
             pending = self._loop.run_in_executor(self._readers, self._on_snapshot, run)
             self._long_reads.add(pending)
             pending.add_done_callback(self._long_reads.discard)
@@ -157,8 +158,11 @@ class LmdbEngine:
 
     async def _reopen(self) -> None:
         async with self._exclusive:
-            if self._environment is None:
-                self._environment = self._open()
+            self._open_if_closed()
+
+    def _open_if_closed(self) -> None:
+        if self._environment is None:
+            self._environment = self._open()
 
     def _unavailable(self, what: str, error: Exception) -> StoreUnavailableError:
         return StoreUnavailableError(f"cannot {what} the store in {self._directory}: {error}")

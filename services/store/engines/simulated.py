@@ -44,6 +44,8 @@ class Faults:
     unknown_lost: float = 0.05
     unknown_late: float = 0.05
     """The commit is applied later, if nothing conflicts by then."""
+    landing: float = 0.3
+    """How soon: for each late commit, at each step of any client."""
 
 
 NO_FAULTS = Faults(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -130,7 +132,7 @@ class SimulatedCluster:
         for _ in range(self.random.randrange(4)):
             await asyncio.sleep(0)
         for request in list(self._late):
-            if self.random.random() < 0.3:
+            if self._hits(self.faults.landing):
                 self._late.remove(request)
                 self._apply(request)
 
