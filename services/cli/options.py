@@ -18,7 +18,10 @@ RequestId = Annotated[
 ]
 Expires = Annotated[
     str | None,
-    typer.Option(help="When it expires: 30d, 12h, 90m, or a time such as 2027-01-31T12:00:00Z."),
+    typer.Option(
+        help="When it expires: 30d, 12h, 90m, or a time such as 2027-01-31T12:00:00Z. "
+        "With --request-id give a time: a span from now is another request each time."
+    ),
 ]
 Limit = Annotated[int, typer.Option(min=1, help="Print at most this many.")]
 
