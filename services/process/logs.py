@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal, cast
 
@@ -17,13 +18,12 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from services.rpc.call import Call
-
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "console"]
 
 _STDERR = 2
 _BATCH_S = 0.1
+_call_names: list[Callable[[], str | None]] = [lambda: None]
 
 
 def configure(
@@ -54,6 +54,11 @@ def configure(
 def get_logger(name: str) -> FilteringBoundLogger:
     """The logger of a module (``get_logger(__name__)``)."""
     return cast("FilteringBoundLogger", structlog.get_logger(module=name))
+
+
+def name_calls_by(request_id: Callable[[], str | None]) -> None:
+    """From now on every line carries the id of the call that the running task serves."""
+    _call_names[:] = [request_id]
 
 
 class BatchedLines:
@@ -98,9 +103,9 @@ def _processors(service: str, *, console: bool, colors: bool) -> list[Processor]
             event["service"] = service
         if "timestamp" not in event:
             event["timestamp"] = datetime.now(UTC)
-            call = Call.current()
-            if call is not None:
-                event.setdefault("request_id", call.request_id)
+            request_id = _call_names[-1]()
+            if request_id is not None:
+                event.setdefault("request_id", request_id)
         return event
 
     if console:

@@ -150,31 +150,42 @@ class Settings(BaseSettings):
 class ServerSettings(Settings):
     """What every process that listens has."""
 
-    listen: Address = Field("127.0.0.1:0", description="Where to listen: host:port; port 0 picks.")
+    listen: Address = Field(
+        default="127.0.0.1:0", description="Where to listen: host:port; port 0 picks."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The lowest level that is logged."
+        default="info", description="The lowest level that is logged."
     )
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="How lines look; auto is console in a terminal and json elsewhere."
+        default="auto",
+        description="How lines look; auto is console in a terminal and json elsewhere.",
     )
     tls_certificate_file: FilePath | None = Field(
-        None, description="The server's certificate chain, PEM. Unset: plain text."
+        default=None, description="The server's certificate chain, PEM. Unset: plain text."
     )
-    tls_key_file: FilePath | None = Field(None, description="The certificate's private key, PEM.")
+    tls_key_file: FilePath | None = Field(
+        default=None, description="The certificate's private key, PEM."
+    )
     tls_client_ca_file: FilePath | None = Field(
-        None, description="Authorities that callers' certificates must come from, PEM: mTLS."
+        default=None,
+        description="Authorities that callers' certificates must come from, PEM: mTLS.",
     )
     max_concurrent_calls: int = Field(
-        1000, gt=0, description="Calls under way at once; further ones are refused (OVERLOADED)."
+        default=1000,
+        gt=0,
+        description="Calls under way at once; further ones are refused (OVERLOADED).",
     )
     max_message_bytes: int = Field(
-        4 * 1024 * 1024, ge=1024, description="The largest request or answer, in bytes."
+        default=4 * 1024 * 1024, ge=1024, description="The largest request or answer, in bytes."
     )
     drain_s: float = Field(
-        10.0, ge=0, description="How long calls under way may take to finish after SIGTERM, in s."
+        default=10.0,
+        ge=0,
+        description="How long calls under way may take to finish after SIGTERM, in s.",
     )
     ready_file: Path | None = Field(
-        None, description="Written once the process listens; holds the address it listens on."
+        default=None,
+        description="Written once the process listens; holds the address it listens on.",
     )
 
     @model_validator(mode="after")
@@ -190,13 +201,15 @@ class ClientSettings(Settings):
     """What every process that calls other services has; shared by all that it calls."""
 
     peer_ca_file: FilePath | None = Field(
-        None, description="Authorities of the services that are called, PEM. Unset: plain text."
+        default=None,
+        description="Authorities of the services that are called, PEM. Unset: plain text.",
     )
     peer_certificate_file: FilePath | None = Field(
-        None, description="The certificate shown to the services that are called, PEM: mTLS."
+        default=None,
+        description="The certificate shown to the services that are called, PEM: mTLS.",
     )
     peer_key_file: FilePath | None = Field(
-        None, description="The private key of peer_certificate_file, PEM."
+        default=None, description="The private key of peer_certificate_file, PEM."
     )
 
     @model_validator(mode="after")

@@ -50,6 +50,12 @@ class Call:
         """The call that this task serves, if it serves one."""
         return _current.get()
 
+    @staticmethod
+    def current_request_id() -> str | None:
+        """The request id of the current call, for log lines."""
+        call = _current.get()
+        return None if call is None else call.request_id
+
     def activate(self) -> None:
         """Makes this the current call of the running task and of the tasks that it starts."""
         _current.set(self)

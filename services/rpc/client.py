@@ -58,7 +58,8 @@ def connect(
         tls: None for plain text.
         default_deadline_s: for calls with one answer and one request whose caller passes no
             ``timeout``; streams have none of their own. Every call also ends with the deadline of
-            the call that is being served (``Call.current()``).
+            the call that is being served (``Call.current()``); when that has passed, starting one
+            raises DeadlineExceededError.
         max_message_bytes: the largest answer.
     """
     options = [*_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)]
@@ -128,6 +129,8 @@ def _inherit(timeout: float | None, metadata: _Untyped) -> tuple[float | None, _
     ids = ((REQUEST_ID_KEY, current.request_id), (TRACE_PARENT_KEY, current.trace_parent))
     remaining = current.remaining_s()
     if remaining is not None and (timeout is None or remaining < timeout):
+        if remaining == 0:  # gRPC would still send it, and a handler might still begin
+            raise DeadlineExceededError
         timeout = remaining
     return timeout, ids if metadata is None else (*metadata, *ids)
 

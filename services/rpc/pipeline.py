@@ -43,6 +43,8 @@ Translation = Mapping[type[Exception], type[ServiceError]]
 Incoming = Any
 """A request's bytes, or an async iterator of them; which of the two, the method says."""
 
+_TRANSIT_S = 0.05
+
 log = get_logger(__name__)
 
 
@@ -181,7 +183,9 @@ class Pipeline:
     def _failed(self, call: Call, started: float, error: BaseException) -> BaseException:
         """Records how a call failed; gives what the face is to see instead of ``error``."""
         if _is_the_end(error):
-            late = call.remaining_s() == 0
+            # The caller's clock started earlier than ours and is the one that ends the call.
+            remaining = call.remaining_s()
+            late = remaining is not None and remaining < _TRANSIT_S
             self._finished(call, started, "DEADLINE_EXCEEDED" if late else "CANCELLED")
             return error
         answer = self._answer(call, error)

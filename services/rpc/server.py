@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from services.process.logs import get_logger
+from services.process.logs import get_logger, name_calls_by
+from services.rpc.call import Call
 from services.rpc.grpcio_face import GrpcioFace
 from services.rpc.methods import methods_of, service_of
 from services.rpc.pipeline import Limits, Pipeline, Translation
@@ -50,6 +51,7 @@ class Server:
         limits: Limits | None = None,
         drain_s: float = 10.0,
     ) -> None:
+        name_calls_by(Call.current_request_id)
         limits = limits or Limits()
         self._listen = listen
         self._drain_s = drain_s

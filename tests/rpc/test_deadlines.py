@@ -1,0 +1,241 @@
+"""Deadlines and cancellation: they cross every hop, and a handler always gets to clean up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from services.rpc.call import Call
+from services.rpc.errors import DeadlineExceededError, InternalError
+from services.rpc.methods import methods_of
+from services.rpc.pipeline import Limits, Pipeline
+from tests.rpc.conftest import ServeEcho
+from tests.support.echo_service import EchoServicer, Message, pb
+
+WAIT_S = 5.0
+
+
+class Patience:
+    """A handler that waits for ever, and records how it ended."""
+
+    def __init__(self) -> None:
+        self.entered = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.deadlines: list[float | None] = []
+        self.cleaned_up = False
+
+    async def __call__(self, _: Message, call: Call) -> Message:
+        self.deadlines.append(call.remaining_s())
+        self.entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # cleaning up may take its time
+            self.cleaned_up = True
+            self.ended.set()
+
+
+WAIT = pb.SayRequest(behaviour="wait")
+
+
+async def test_a_call_ends_at_its_deadline_on_both_sides(serve_echo: ServeEcho) -> None:
+    patience = Patience()
+    async with serve_echo(EchoServicer(wait=patience)) as (stub, _):
+        with pytest.raises(DeadlineExceededError):
+            await stub.Say(WAIT, timeout=0.1)
+        await asyncio.wait_for(patience.ended.wait(), WAIT_S)
+    assert patience.cleaned_up
+
+
+async def test_a_stream_ends_at_its_deadline_on_both_sides(serve_echo: ServeEcho) -> None:
+    patience = Patience()
+    async with serve_echo(EchoServicer(wait=patience)) as (stub, _):
+        with pytest.raises(DeadlineExceededError):
+            [answer async for answer in stub.Count(WAIT, timeout=0.1)]
+        await asyncio.wait_for(patience.ended.wait(), WAIT_S)
+    assert patience.cleaned_up
+
+
+async def test_a_deadline_crosses_two_hops(serve_echo: ServeEcho) -> None:
+    patience = Patience()
+    async with serve_echo(EchoServicer(wait=patience)) as (last, _):
+
+        async def pass_on(_: Message, __: Call) -> Message:
+            return await last.Say(WAIT)
+
+        async with serve_echo(EchoServicer(wait=pass_on)) as (middle, _):
+
+            async def pass_on_too(_: Message, __: Call) -> Message:
+                return await middle.Say(WAIT)
+
+            async with serve_echo(EchoServicer(wait=pass_on_too)) as (first, _):
+                started = time.monotonic()
+                with pytest.raises(DeadlineExceededError):
+                    await first.Say(WAIT, timeout=0.5)
+                assert time.monotonic() - started < WAIT_S / 2
+                await asyncio.wait_for(patience.ended.wait(), WAIT_S)
+    (left,) = patience.deadlines
+    assert left is not None
+    assert 0.1 < left <= 0.5
+
+
+async def test_a_stricter_deadline_of_a_hop_holds_for_that_hop(serve_echo: ServeEcho) -> None:
+    patience = Patience()
+    async with serve_echo(EchoServicer(wait=patience)) as (last, _):
+
+        async def pass_on(_: Message, __: Call) -> Message:
+            with pytest.raises(DeadlineExceededError):
+                await last.Say(WAIT, timeout=0.1)
+            return pb.SayResponse(text="in time")
+
+        async with serve_echo(EchoServicer(wait=pass_on)) as (first, _):
+            assert (await first.Say(WAIT, timeout=WAIT_S)).text == "in time"
+    (left,) = patience.deadlines
+    assert left is not None
+    assert left <= 0.1
+
+
+async def test_without_a_deadline_of_the_caller_the_channels_default_holds(
+    serve_echo: ServeEcho,
+) -> None:
+    left: list[float | None] = []
+
+    async def look(_: Message, call: Call) -> Message:
+        left.append(call.remaining_s())
+        return pb.SayResponse()
+
+    async with serve_echo(EchoServicer(look=look)) as (stub, _):
+        await stub.Say(pb.SayRequest(behaviour="look"))
+        assert len([answer async for answer in stub.Count(pb.SayRequest(behaviour="look"))]) == 1
+    unary, stream = left
+    assert unary is not None
+    assert 4 < unary < 5.5  # grpc rounds up
+    assert stream is None
+
+
+async def test_a_call_without_time_left_is_not_even_sent(
+    serve_echo: ServeEcho,
+) -> None:
+    patience = Patience()
+
+    async def late(_: Message, call: Call) -> Message:
+        call.deadline = time.monotonic() - 1
+        return await stub.Say(WAIT)
+
+    async with serve_echo(EchoServicer(wait=patience, late=late)) as (stub, _):
+        with pytest.raises(DeadlineExceededError):
+            await stub.Say(pb.SayRequest(behaviour="late"))
+    assert not patience.entered.is_set()
+
+
+async def test_a_call_that_arrives_too_late_is_refused_before_its_handler() -> None:
+    patience = Patience()
+    (say, *_) = methods_of(EchoServicer(wait=patience))
+    call = Call(say.path, deadline=time.monotonic() - 0.001)
+    with pytest.raises(DeadlineExceededError):
+        await Pipeline(Limits(), {}).unary_answer(say)(WAIT.SerializeToString(), call)
+    assert not patience.entered.is_set()
+
+
+async def test_a_timeout_of_the_handlers_own_is_a_fault(serve_echo: ServeEcho) -> None:
+    async def give_up(_: Message, __: Call) -> Message:
+        async with asyncio.timeout(0.01):
+            await asyncio.Event().wait()
+
+    async with serve_echo(EchoServicer(give_up=give_up)) as (stub, _):
+        with pytest.raises(InternalError):
+            await stub.Say(pb.SayRequest(behaviour="give_up"))
+
+
+async def test_a_caller_that_goes_away_cancels_the_handler(serve_echo: ServeEcho) -> None:
+    patience = Patience()
+    async with serve_echo(EchoServicer(wait=patience)) as (stub, _):
+        call = asyncio.ensure_future(stub.Say(WAIT))
+        await asyncio.wait_for(patience.entered.wait(), WAIT_S)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.wait_for(patience.ended.wait(), WAIT_S)
+    assert patience.cleaned_up
+
+
+async def test_a_reader_that_goes_away_ends_the_stream_where_it_stands(
+    serve_echo: ServeEcho,
+) -> None:
+    class Endless(EchoServicer):
+        """Sends until its reader goes, and counts what it could send."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.sent = 0
+            self.ended = asyncio.Event()
+
+        async def Count(self, request: Message, context: object) -> Message:  # noqa: N802 (the contract's name)
+            del request, context
+            try:
+                while True:
+                    yield pb.SayResponse(payload=bytes(64 * 1024))
+                    self.sent += 1
+            finally:
+                await asyncio.sleep(0)
+                self.ended.set()
+
+    servicer = Endless()
+    async with serve_echo(servicer) as (stub, _):
+        answers = stub.Count(pb.SayRequest())
+        for _ in range(3):
+            await anext(answers)
+        answers.cancel()
+        await asyncio.wait_for(servicer.ended.wait(), WAIT_S)
+    assert servicer.sent >= 3
+
+
+async def test_an_uploader_that_goes_away_ends_the_handler(serve_echo: ServeEcho) -> None:
+    patience = Patience()
+    async with serve_echo(EchoServicer(wait=patience)) as (stub, _):
+        call = stub.Join()
+        await call.write(WAIT)
+        await asyncio.wait_for(patience.entered.wait(), WAIT_S)
+        call.cancel()
+        await asyncio.wait_for(patience.ended.wait(), WAIT_S)
+    assert patience.cleaned_up
+
+
+async def test_cancellation_crosses_a_hop(serve_echo: ServeEcho) -> None:
+    patience = Patience()
+    async with serve_echo(EchoServicer(wait=patience)) as (last, _):
+
+        async def pass_on(_: Message, __: Call) -> Message:
+            return await last.Say(WAIT)
+
+        async with serve_echo(EchoServicer(wait=pass_on)) as (first, _):
+            call = asyncio.ensure_future(first.Say(WAIT))
+            await asyncio.wait_for(patience.entered.wait(), WAIT_S)
+            call.cancel()
+            await asyncio.wait_for(patience.ended.wait(), WAIT_S)
+    assert patience.cleaned_up
+
+
+async def test_what_must_be_settled_outlives_the_deadline(serve_echo: ServeEcho) -> None:
+    settled = asyncio.Event()
+
+    async with serve_echo() as (ledger, _):
+
+        async def serve(_: Message, call: Call) -> Message:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep((call.remaining_s() or 0.0) + 0.01)
+                assert call.remaining_s() == 0
+                with pytest.raises(DeadlineExceededError):
+                    await ledger.Say(pb.SayRequest(text="settle"))
+                Call.outlive_deadline()
+                assert (await ledger.Say(pb.SayRequest(text="settle"))).text == "settle"
+                settled.set()
+
+        async with serve_echo(EchoServicer(wait=serve)) as (stub, _):
+            with pytest.raises(DeadlineExceededError):
+                await stub.Say(WAIT, timeout=0.1)
+            await asyncio.wait_for(settled.wait(), WAIT_S)
