@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
+from copy import copy
 
 from services.edge.background import start
 from services.edge.cache.disk import DiskCache, Partial
@@ -42,7 +43,7 @@ class Fill:
         """
         while self.received <= position:
             if self._failure is not None:
-                raise self._failure.with_traceback(None)
+                raise copy(self._failure)
             await self._arrival.wait()
         return self.received
 
@@ -53,7 +54,8 @@ class Fill:
 
     def fail(self, failure: ServiceError) -> None:
         """Tells readers that no more will come."""
-        self._failure = failure
+        # Copies have no traceback, which would keep this object, and so the file, in memory.
+        self._failure = copy(failure)
         self._wake()
 
     def _wake(self) -> None:

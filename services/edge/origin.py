@@ -36,7 +36,7 @@ WORTH_A_RETRY = (
     ShuttingDownError,
     StoreUnavailableError,
 )
-_ATTEMPTS = 4
+_ATTEMPTS = 3
 _BACKOFF_S = 0.1
 
 

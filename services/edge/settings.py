@@ -66,7 +66,7 @@ class EdgeSettings(ServerSettings, ClientSettings):
         2.0, gt=0, description="How often an object that is not final yet is asked about, in s."
     )
     origin_idle_s: float = Field(
-        30.0, gt=0, description="How long the chain service may be silent amid an object, in s."
+        15.0, gt=0, description="How long the chain service may be silent amid an object, in s."
     )
     max_upload_bytes: int = Field(
         1024 * MEBIBYTE, ge=0, description="Larger uploads are refused (OBJECT_TOO_LARGE)."
