@@ -95,7 +95,9 @@ protos-baseline: $(NODE_ALL) ## record the contracts as landed: later ones must 
 
 .PHONY: stubs
 stubs: $(PROGRAMS) ## build the wheel of the stubs that other teams install, into dist/
-	@$(BIN)/python -m build --installer pip --wheel --outdir $(DIST) protos
+	@rm -rf protos/build
+	@$(BIN)/python -m build --installer pip --wheel --outdir $(DIST) protos >/dev/null
+	@rm -rf protos/build
 	@ls $(DIST)/*.whl
 
 .PHONY: bench
