@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from services.chain.archive import Archive
 from services.chain.intake import Limits as IntakeLimits
@@ -62,22 +62,19 @@ async def open_archives(
 ) -> AsyncIterator[Mapping[str, Archive]]:
     """An archive for each network of the settings."""
     archives: dict[str, Archive] = {}
-    limits = IntakeLimits(settings.max_object_bytes, settings.max_spool_bytes)
-    try:
+    async with AsyncExitStack() as closing:
         for name, network in settings.networks.items():
             archives[name] = Archive(
                 EvmNetwork(name, network, store),
                 store,
                 spool_dir=settings.spool_dir,
                 records=records,
-                limits=limits,
+                limits=IntakeLimits(settings.max_object_bytes, settings.max_spool_bytes),
                 poll_s=settings.poll_s,
                 now_us=now_us,
             )
+            closing.push_async_callback(archives[name].close)
         yield archives
-    finally:
-        for archive in archives.values():
-            await archive.close()
 
 
 def new_server(settings: ChainSettings, servicer: ChainServicer) -> Server:

@@ -21,8 +21,8 @@ from services.chain.spool import Spool
 from services.process.logs import get_logger
 from services.store.errors import StoreError
 
-_IDLE_S = 5.0
-_RETRY_S = 1.0
+_IDLE_S = 10.0
+_BUSY_S = 1.0
 _LOST = "What was stored of the file is lost or damaged. Publish it again."
 
 _log = get_logger(__name__)
@@ -109,15 +109,15 @@ class Publisher:
         """Publishes until it is cancelled, whatever fails in between."""
         while True:
             self._awake.clear()
-            wait_s = _IDLE_S
             try:
                 await self.step()
+                wait_s = _BUSY_S if self._jobs else _IDLE_S
             except (NetworkUnavailableError, StoreError) as error:
                 _log.warning("publishing_stopped", network=self._name, error=repr(error))
-                wait_s = _RETRY_S
+                wait_s = _BUSY_S
             except Exception:  # noqa: BLE001 (publishing must go on; the log has the mistake)
                 _log.exception("publishing_failed", network=self._name)
-                wait_s = _RETRY_S
+                wait_s = _BUSY_S
             try:
                 async with asyncio.timeout(wait_s):
                     await self._awake.wait()

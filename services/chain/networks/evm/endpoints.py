@@ -22,8 +22,8 @@ from services.process.logs import get_logger
 _ROUNDS = 3
 _BACKOFF_S = 0.15
 _FAILURES_TO_OPEN = 3
-_OPEN_S = 1.0
-_MAX_OPEN_S = 30.0
+_REST_S = 1.0
+_MAX_REST_S = 30.0
 # What may be the trouble of this endpoint alone: an internal error, too many requests.
 _ENDPOINT_CODES = frozenset({-32603, -32005, -32097, 429})
 
@@ -62,24 +62,24 @@ class Endpoint:
     """Whether its chain id is known to be right."""
     failures: int = 0
     """In a row."""
-    open_until: float = 0.0
+    rests_until: float = 0.0
+    """After a failure: when it is tried again, while others are well."""
     probing: bool = False
 
     def failed(self, reason: object, *, weight: int = 1) -> None:
-        """Notes a failure; leaves the endpoint alone for a while when there were too many."""
+        """Notes a failure: others are asked first for a while, and after some, others alone."""
         self.failures += weight
         self.checked = False
-        if self.failures >= _FAILURES_TO_OPEN:
-            doublings = min((self.failures - _FAILURES_TO_OPEN) // _ROUNDS, 10)
-            wait_s = min(_OPEN_S * 2**doublings, _MAX_OPEN_S) * random.uniform(0.75, 1.25)  # noqa: S311 (spreads load, no secret)
-            self.open_until = time.monotonic() + wait_s
+        doublings = min(max(self.failures - _FAILURES_TO_OPEN, 0) // _ROUNDS, 10)
+        wait_s = min(_REST_S * 2**doublings, _MAX_REST_S) * random.uniform(0.75, 1.25)  # noqa: S311 (spreads load, no secret)
+        self.rests_until = time.monotonic() + wait_s
         _log.warning("endpoint_failed", endpoint=self.name, reason=str(reason), count=self.failures)
 
     def worked(self) -> None:
         """Notes an answer."""
         if self.failures:
             _log.info("endpoint_recovered", endpoint=self.name)
-        self.failures, self.open_until = 0, 0.0
+        self.failures = 0
 
 
 class Endpoints:
@@ -202,15 +202,16 @@ class Endpoints:
         endpoint.checked = True
 
     def _usable(self) -> list[Endpoint]:
-        """The endpoints to ask, best first. One that is left alone is probed when its time came."""
+        """The endpoints to ask, best first. One that failed is probed when it has rested."""
         now = time.monotonic()
-        well = [endpoint for endpoint in self._all if endpoint.open_until == 0.0]
-        due = [endpoint for endpoint in self._all if 0.0 < endpoint.open_until <= now]
+        well = [e for e in self._all if not e.failures]
+        shaky = [e for e in self._all if 0 < e.failures < _FAILURES_TO_OPEN]
+        due = [e for e in self._all if e.failures and e.rests_until <= now]
         if not well:
-            return due
+            return shaky or due
         for endpoint in due:
             self._probe(endpoint)
-        return sorted(well, key=lambda endpoint: endpoint.failures > 0)
+        return well + shaky
 
     def _probe(self, endpoint: Endpoint) -> None:
         if endpoint.probing:

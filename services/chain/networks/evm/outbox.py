@@ -29,6 +29,7 @@ from services.store.port import Store
 _RESEND_S = 2.0
 """A transaction that was just broadcast may not show yet at another endpoint of the provider."""
 _TENDED_AT_ONCE = 32
+_BLOCKS_TO_BE_SURE = 2
 
 _log = get_logger(__name__)
 
@@ -53,6 +54,7 @@ class EvmOutbox:
         self._stuck_after_s = settings.stuck_after_s
         self._used = 0
         """Nonces below it are used up, as far as the index has come."""
+        self._suspects: dict[int, int] = {}
         self._progress_at = time.monotonic()
         self._trouble = ""
 
@@ -107,7 +109,7 @@ class EvmOutbox:
             return  # the chain has moved on from there; the index will follow
         if used != self._used:
             self._used, self._progress_at = used, time.monotonic()
-        await self._forget_settled(located)
+        await self._forget_settled(at, located)
         waiting = self._waiting(located)
         if not waiting:
             self._progress_at, self._trouble = time.monotonic(), ""
@@ -117,23 +119,36 @@ class EvmOutbox:
         if time.monotonic() - self._progress_at > self._stuck_after_s:
             await self._raise_fees(waiting[:_TENDED_AT_ONCE], load)
 
-    async def _forget_settled(self, located: Mapping[bytes, Located]) -> None:
-        """Forgets used nonces, but keeps those whose block may still be dropped.
-
-        A used nonce whose node stands in no block was used by a transaction of someone else.
-        """
+    async def _forget_settled(self, at: BlockRef, located: Mapping[bytes, Located]) -> None:
+        """Forgets used nonces, but keeps those whose block may still be dropped."""
+        stolen = self._used_by_others(at, located)
+        if stolen:
+            _log.warning("nonces_used_by_others", network=self._name, nonces=sorted(stolen))
         settled = [
             nonce
             for nonce, posting in self._postings.by_nonce.items()
             if nonce < self._used
-            and (
-                posting.digest not in located
-                or located[posting.digest].finality is Finality.FINALIZED
-            )
+            and posting.digest in located
+            and located[posting.digest].finality is Finality.FINALIZED
         ]
-        await self._postings.remove(settled)
-        for nonce in settled:
+        blank = [n for n, p in self._postings.by_nonce.items() if n < self._used and not p.digest]
+        await self._postings.remove({*stolen, *settled, *blank})
+        for nonce in (*stolen, *settled, *blank):
             self._account.forget(nonce)
+
+    def _used_by_others(self, at: BlockRef, located: Mapping[bytes, Located]) -> set[int]:
+        """Nonces that were used up, and not by a transaction with their node.
+
+        Endpoints may count a nonce of the block that they are just taking in; so it takes two
+        looks, some blocks apart.
+        """
+        suspects = {
+            nonce: min(self._suspects.get(nonce, at.number), at.number)
+            for nonce, posting in self._postings.by_nonce.items()
+            if nonce < self._used and posting.digest and posting.digest not in located
+        }
+        self._suspects = suspects
+        return {n for n, since in suspects.items() if at.number - since >= _BLOCKS_TO_BE_SURE}
 
     def _waiting(self, located: Mapping[bytes, Located]) -> list[int]:
         """The nonces that have to get into a block: of missing nodes, and all before them."""
