@@ -7,12 +7,13 @@ Never a secret or a whole API key. Lines written while a call is served carry it
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import orjson
 import structlog
@@ -23,6 +24,8 @@ LogFormat = Literal["auto", "json", "console"]
 
 _STDERR = 2
 _BATCH_S = 0.1
+_chain: list[Processor] = []
+"""What makes a line of an event, last of all bytes; empty until ``configure``."""
 _call_names: list[Callable[[], str | None]] = [lambda: None]
 
 
@@ -41,8 +44,9 @@ def configure(
     """
     in_terminal = sys.stderr.isatty()
     console = format == "console" or (format == "auto" and in_terminal)
+    _chain[:] = _processors(service, console=console, colors=in_terminal)
     structlog.configure(
-        processors=_processors(service, console=console, colors=in_terminal),
+        processors=_chain,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_StderrLogger,
         cache_logger_on_first_use=True,
@@ -71,7 +75,7 @@ class BatchedLines:
 
     def __init__(self, event: str) -> None:
         self._event = event
-        self._wanted = structlog.is_configured() and get_logger("").is_enabled_for(logging.INFO)
+        self._wanted = bool(_chain) and get_logger("").is_enabled_for(logging.INFO)
         self._waiting: list[EventDict] = []
 
     def add(self, fields: EventDict) -> None:
@@ -86,13 +90,12 @@ class BatchedLines:
     def flush(self) -> None:
         """Writes what waits."""
         waiting, self._waiting = self._waiting, []
-        processors = structlog.get_config()["processors"]
         lines: list[bytes] = []
         for fields in waiting:
-            line = fields
-            for processor in processors:
+            line: Any = fields  # each step takes what the one before it made
+            for processor in _chain:
                 line = processor(None, "info", line)
-            lines.append(cast("bytes", line))
+            lines.append(line)
         _write(b"".join(lines))
 
 
@@ -120,7 +123,10 @@ def _short_time(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _to_json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
     options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
-    return orjson.dumps(event, default=repr, option=options)
+    try:
+        return orjson.dumps(event, default=repr, option=options)
+    except TypeError:  # lone surrogates, integers over 64 bits: no value may cost us the line
+        return json.dumps(event, default=str).encode() + b"\n"
 
 
 def _to_text(_: WrappedLogger, __: str, line: EventDict) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,14 +243,17 @@ def load(settings_class: type[S]) -> S:
 
 
 def mistakes(settings_class: type[Settings], error: ValidationError) -> list[str]:
-    """What is wrong, a line each: the variable, what is wrong with it, and what it is for."""
+    """What is wrong, a line each: the variable, what is wrong with it, and what it is for.
+
+    A validator of several settings names them as the class does; their variables are told instead.
+    """
     return [_mistake(settings_class, detail) for detail in error.errors(include_url=False)]
 
 
 def _mistake(settings_class: type[Settings], detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if not detail["loc"]:
-        return message
+        return _with_variables(settings_class, message)
     name, *path = (str(part) for part in detail["loc"])
     field = settings_class.model_fields.get(name)
     if detail["type"] == "missing" and not path:
@@ -259,6 +263,12 @@ def _mistake(settings_class: type[Settings], detail: ErrorDetails) -> str:
     where = settings_class.variable(name) + "".join(f" / {part}" for part in path)
     purpose = f" ({field.description})" if field is not None and field.description else ""
     return f"{where}: {message}{purpose}"
+
+
+def _with_variables(settings_class: type[Settings], message: str) -> str:
+    """A message about several settings, with their variables in place of their names."""
+    names = "|".join(settings_class.model_fields)
+    return re.sub(rf"\b({names})\b", lambda match: settings_class.variable(match[0]), message)
 
 
 def _not_json(text: str, error_type: str) -> str | None:

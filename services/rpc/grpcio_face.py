@@ -5,6 +5,7 @@ Owns what only this library knows: its handlers, contexts, ports, credentials, h
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
@@ -119,6 +120,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
 
 def _bind(server: grpc.aio.Server, listen: str, tls: ServerTls | None) -> int:
     try:
+        _try_to_bind(listen)
         if tls is None:
             return server.add_insecure_port(listen)
         credentials = grpc.ssl_server_credentials(
@@ -127,8 +129,16 @@ def _bind(server: grpc.aio.Server, listen: str, tls: ServerTls | None) -> int:
             require_client_auth=tls.client_ca is not None,
         )
         return server.add_secure_port(listen, credentials)
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         raise OSError(f"cannot listen on {listen}: {error}") from error
+
+
+def _try_to_bind(listen: str) -> None:
+    """Raises OSError with the system's reason; of gRPC one only learns that it failed."""
+    host, _, port = listen.rpartition(":")
+    if port != "0":
+        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
 
 
 def _rpc_handler(
