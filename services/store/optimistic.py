@@ -47,7 +47,10 @@ class Attempt(Protocol):
         """What stands at a marker: the mark, and the version of the commit that made it."""
 
     async def run(self, reads: Sequence[bytes], work: Callable[[Snapshot], T]) -> T:
-        """Runs work on the snapshot. ``reads`` are keys that it will probably read."""
+        """Runs work on the snapshot. ``reads`` are keys that it will probably read.
+
+        Even if work reads nothing, the snapshot is one from before ``run`` returned.
+        """
 
     async def read_version(self) -> int:
         """The version of the snapshot."""

@@ -104,10 +104,16 @@ class FoundationAttempt:
 
     async def run(self, reads: Sequence[bytes], work: Callable[[Snapshot], T]) -> T:
         """As the seam says."""
-        return await self._loop.run_in_executor(
-            self._database.workers,
-            lambda: work(_FoundationSnapshot(self._transaction, self._prefix, reads)),
-        )
+        return await self._loop.run_in_executor(self._database.workers, self._run, reads, work)
+
+    def _run(self, reads: Sequence[bytes], work: Callable[[Snapshot], T]) -> T:
+        """In a worker thread."""
+        snapshot = _FoundationSnapshot(self._transaction, self._prefix, reads)
+        # Work that reads nothing would else get its read version only as it commits, perhaps after
+        # the next attempt did, and so miss that one's marker.
+        with _reading():
+            self._transaction.get_read_version().wait()
+        return work(snapshot)
 
     async def read_version(self) -> int:
         """As the seam says."""
