@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # has none
 
 # What gives a service's insides away: traces, types, files, keys of the store, secrets.
 INTERNALS = re.compile(

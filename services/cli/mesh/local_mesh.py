@@ -38,6 +38,8 @@ class LocalMesh:
     """Take the ports that the documentation names, where they are free."""
     overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Settings beyond the usual ones, by service: ``{"auth": {"concurrent_requests": "0"}}``."""
+    epoch_blocks: int = 1
+    """The local chain calls a block final when two epochs of so many blocks lie upon it."""
     more_networks: Mapping[str, object] = field(default_factory=dict)
     """Networks of the chain service beside the local one."""
     addresses: dict[str, str] = field(default_factory=dict)
@@ -80,7 +82,9 @@ class LocalMesh:
         self.addresses[name] = f"127.0.0.1:{free_port(preferred if self.fixed_ports else 0)}"
 
     async def _start(self) -> None:
-        node = self._run("chain-node", _anvil(self.addresses["chain-node"], self.home), {})
+        node = self._run(
+            "chain-node", _anvil(self.addresses["chain-node"], self.home, self.epoch_blocks), {}
+        )
         await node.listening(self.addresses["chain-node"])
         started = [self._service(name, name, env) for name, env in self._service_settings().items()]
         started += [
@@ -141,16 +145,16 @@ def _secret(path: Path, value: str) -> None:
         path.write_text(value)
 
 
-def _anvil(address: str, home: Path) -> list[str]:
+def _anvil(address: str, home: Path, epoch_blocks: int) -> list[str]:
     beside = Path(__file__).parents[3] / "deploy/node/node_modules/.bin/anvil"
     program = str(beside) if beside.exists() else shutil.which("anvil")
     if not program:
         message = "the local chain (anvil) is not installed: run 'make demo' or 'make up' once"
         raise CommandError(message, FAILED)
     port = address.rpartition(":")[2]
-    options = "--host 127.0.0.1 --block-time 1 --slots-in-an-epoch 1 --gas-limit 300000000 --silent"
+    options = "--host 127.0.0.1 --block-time 1 --gas-limit 300000000 --silent --slots-in-an-epoch"
     state = ["--state", str(home / "chain-node.json"), "--state-interval", "5"]
-    return [program, "--port", port, *options.split(), *state]
+    return [program, "--port", port, *options.split(), str(epoch_blocks), *state]
 
 
 async def until_ended(mesh: LocalMesh, stopping: asyncio.Event) -> None:
