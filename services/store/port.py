@@ -41,8 +41,7 @@ class ReadTransaction(Protocol):
     ) -> list[tuple[bytes, bytes]]:
         """The pairs with ``begin <= key < end`` in key order.
 
-        ``limit`` 0 means all; ``reverse`` gives the last pairs first. Raises ``AppendedRangeError``
-        when the range may hold an entry that this same operation appended.
+        ``limit`` 0 means all; ``reverse`` gives the last pairs first.
         """
 
 
@@ -69,13 +68,16 @@ class Transaction(ReadTransaction, Protocol):
 
         Entries of later commits sort after those of earlier ones; within one operation, and from
         one operation to the next in a group, in the order of the calls. The stamp is not known
-        before the commit, so an operation cannot read what it appended.
+        before the commit, so whatever touches a key that an entry of this same operation may get
+        (``prefix`` and any STAMP_BYTES behind it) raises ``AppendedRangeError``.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[R_co]):
-    """A pure function of a transaction; it may run more than once, so it has no side effects.
+    """A pure function of a transaction; it has no side effects.
+
+    It may run more than once, and in any thread: not two of a group at the same time.
 
     Time, ids and randomness are arguments that ``run`` closes over. When ``run`` raises, nothing
     that it wrote is kept, no neighbour in its group is hurt, and the exception reaches the caller.
@@ -83,7 +85,10 @@ class Operation(Generic[R_co]):
 
     run: Callable[[Transaction], R_co]
     group: str = ""
-    """Operations of one group (an account id, say) are committed in the order of their arrival."""
+    """Operations of one group (an account id, say) are committed in the order of their arrival.
+
+    Those without a group are committed in any order.
+    """
     reads: tuple[bytes, ...] = field(default=())
     """Keys that ``run`` will probably read: fetched together in one round trip. Only a hint."""
 
@@ -106,7 +111,8 @@ class Store(Protocol):
         Raises whatever ``operation.run`` raises (nothing was written then),
         ``StoreOverloadedError`` (refused before anything was done), ``StoreUnavailableError`` (the
         outcome is unknown: only an operation that recognises its own earlier effect may be
-        repeated), or ``OperationTooLargeError``. Engines resolve an unknown commit themselves where
+        repeated), and from what the operation does ``OperationTooLargeError``, ``KeyInvalidError``
+        or ``AppendedRangeError`` (nothing was written). Engines resolve an unknown commit themselves where
         they can: an operation is never applied twice by one call.
 
         Cancelling the caller does not undo the operation.
@@ -115,7 +121,7 @@ class Store(Protocol):
     async def read(
         self, run: Callable[[ReadTransaction], T], *, at_least_version: int = 0
     ) -> Committed[T]:
-        """Reads a consistent state; its version says which.
+        """Reads a consistent state; its version says which. ``run`` is as in an operation.
 
         Strictly fresh: it reflects every commit that was answered before the call. Raises
         ``VersionUnknownError`` when ``at_least_version`` is larger than any version so far, and
