@@ -73,7 +73,7 @@ class EdgeSettings(ServerSettings, ClientSettings):
     )
     transfer_s: int = Field(
         600,
-        ge=10,
+        ge=1,
         le=86_400,
         description="How long a transfer may take at least, in s; its hold lives longer.",
     )
