@@ -112,8 +112,8 @@ class Store(Protocol):
         ``StoreOverloadedError`` (refused before anything was done), ``StoreUnavailableError`` (the
         outcome is unknown: only an operation that recognises its own earlier effect may be
         repeated), and from what the operation does ``OperationTooLargeError``, ``KeyInvalidError``
-        or ``AppendedRangeError`` (nothing was written). Engines resolve an unknown commit themselves where
-        they can: an operation is never applied twice by one call.
+        or ``AppendedRangeError`` (nothing was written). Engines resolve an unknown commit
+        themselves where they can: an operation is never applied twice by one call.
 
         Cancelling the caller does not undo the operation.
         """
