@@ -117,9 +117,25 @@ async def test_an_answer_tells_what_happened_even_of_an_operation_that_is_not_pu
     await store.close()
 
 
-async def test_a_cluster_that_cannot_be_reached_is_reported_and_used_again_when_it_is_back() -> (
-    None
-):
+@pytest.mark.parametrize("seed", range(30))
+async def test_the_answer_is_that_of_the_attempt_which_was_committed(seed: int) -> None:
+    cluster = SimulatedCluster(seed, Faults(0.1, 0.0, 0.1, 0.1, 0.5, landing=0.1))
+    store = GroupCommit(cluster.engine())
+    runs = 0
+
+    def run(tx: Transaction) -> int:
+        nonlocal runs
+        runs += 1
+        tx.set(b"by", b"%d" % runs)
+        return runs
+
+    answer = await store.commit(Operation(run))
+    await everything_lands(cluster)
+    assert (await store.read(lambda tx: tx.get(b"by"))).result == b"%d" % answer.result
+    await store.close()
+
+
+async def test_a_cluster_out_of_reach_is_reported_and_used_again_when_it_is_back() -> None:
     cluster = SimulatedCluster(1, NO_FAULTS)
     store = GroupCommit(cluster.engine(budget_s=0.05))
     await store.commit(Operation(partial(append, "before")))
