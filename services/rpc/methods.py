@@ -19,7 +19,10 @@ class Method:
     path: str
     """``/tollmesh.credits.v1.CreditService/Debit``"""
     handler: Callable[[Any, Any], Any]
-    """The servicer's bound method: takes a request (or an iterator of them) and a Call."""
+    """The servicer's bound method: takes a request (or an async iterator of them) and a Call.
+
+    A coroutine function; with ``server_streaming`` an async generator function.
+    """
     request_class: type[Message]
     client_streaming: bool
     server_streaming: bool

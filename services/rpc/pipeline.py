@@ -35,7 +35,7 @@ from services.rpc.trace import (
     trace_id_of,
     trace_parent_of,
 )
-from services.rpc.validation import check
+from services.rpc.validation import check, prepare
 
 Translation = Mapping[type[Exception], type[ServiceError]]
 """What stands for exceptions that are not the contract's; the most derived class wins."""
@@ -127,6 +127,7 @@ class Pipeline:
     def _receiver(self, method: Method) -> Callable[[Incoming, Call], object]:
         """What turns what the face hands over into what the handler takes."""
         limit, request_class = self._limits.max_message_bytes, method.request_class
+        prepare(request_class)
 
         def parse(raw: bytes) -> Message:
             if len(raw) > limit:

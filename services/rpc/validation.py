@@ -15,6 +15,14 @@ _MAX_FIELD_CHARS = 100
 _collect_violations = Validator().collect_violations
 
 
+def prepare(message_class: type[Message]) -> None:
+    """Compiles the rules of a class, at start instead of in its first call.
+
+    Raises protovalidate's CompilationError when the proto declares a rule that is none.
+    """
+    _collect_violations(message_class())
+
+
 def check(message: Message) -> None:
     """Raises InvalidArgumentError naming the fields that break a rule, and the rules."""
     violations = _collect_violations(message)

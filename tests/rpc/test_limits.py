@@ -10,9 +10,15 @@ from google.rpc import (  # type: ignore[import-untyped]  # has none
     error_details_pb2,
     status_pb2,
 )
+from grpc_health.v1 import (  # type: ignore[import-untyped]  # has none
+    health_pb2,
+    health_pb2_grpc,
+)
 
 from services.rpc.call import Call
+from services.rpc.client import connect
 from services.rpc.errors import (
+    DependencyUnavailableError,
     InternalError,
     InvalidArgumentError,
     OverloadedError,
@@ -119,30 +125,27 @@ async def test_a_refusal_has_one_error_info_and_says_when_to_retry(serve_echo: S
 async def test_a_client_that_retries_by_grpcs_own_policy_gets_through(
     serve_echo: ServeEcho,
 ) -> None:
-    gate = Gate()
+    attempts: list[str] = []
+
+    async def recover(_: Message, call: Call) -> Message:
+        attempts.append(call.metadata.get("grpc-previous-rpc-attempts", "0"))
+        if len(attempts) < 3:
+            raise OverloadedError
+        return pb.SayResponse(text="at last")
+
     policy = (
         '{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 5,'
-        '"initialBackoff": "0.05s", "maxBackoff": "1s", "backoffMultiplier": 4,'
+        '"initialBackoff": "0.01s", "maxBackoff": "0.1s", "backoffMultiplier": 1,'
         '"retryableStatusCodes": ["UNAVAILABLE"]}}]}'
     )
+    options = [("grpc.service_config", policy)]
     async with (
-        serve_echo(EchoServicer(hold=gate), limits=Limits(max_concurrent_calls=1)) as (
-            stub,
-            server,
-        ),
-        grpc.aio.insecure_channel(
-            server.address, options=[("grpc.service_config", policy)]
-        ) as channel,
+        serve_echo(EchoServicer(recover=recover)) as (_, server),
+        grpc.aio.insecure_channel(server.address, options=options) as channel,
     ):
-        held = _hold(stub)
-        await gate.until_inside(1)
-        retried = asyncio.ensure_future(
-            pb_grpc.EchoServiceStub(channel).Say(pb.SayRequest(text="again"))
-        )
-        await asyncio.sleep(0.02)  # so that it is refused at least once, most of the time
-        gate.open.set()
-        await held
-        assert (await retried).text == "again"
+        answer = await pb_grpc.EchoServiceStub(channel).Say(pb.SayRequest(behaviour="recover"))
+    assert answer.text == "at last"
+    assert attempts == ["0", "1", "2"]
 
 
 async def test_a_request_above_the_limit_is_an_invalid_argument(serve_echo: ServeEcho) -> None:
@@ -188,3 +191,45 @@ async def test_a_draining_server_finishes_what_is_under_way_and_takes_nothing_ne
         gate.open.set()
         assert (await held).text == "done"
         await draining
+
+
+async def test_a_draining_server_says_so_to_those_who_ask_for_its_health(
+    serve_echo: ServeEcho,
+) -> None:
+    gate = Gate()
+    not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+    async with (
+        serve_echo(EchoServicer(hold=gate), drain_s=5) as (stub, server),
+        connect(server.address) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="tests.echo.v1.EchoService"))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        held = _hold(stub)
+        await gate.until_inside(1)
+        draining = asyncio.create_task(server.drain())
+        assert (await watch.read()).status == not_serving
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == not_serving
+        gate.open.set()
+        await held
+        await asyncio.wait_for(draining, 3)  # whoever watches does not hold it up
+
+
+async def test_what_is_cut_short_still_cleans_up(serve_echo: ServeEcho) -> None:
+    entered, cleaned_up = asyncio.Event(), asyncio.Event()
+
+    async def serve(_: Message, __: Call) -> Message:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.3)
+            cleaned_up.set()
+
+    async with serve_echo(EchoServicer(hold=serve), drain_s=0.05) as (stub, server):
+        held = _hold(stub)
+        await entered.wait()
+        await server.drain()
+        assert cleaned_up.is_set()
+        with pytest.raises(DependencyUnavailableError):
+            await held
