@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 from uuid import uuid4
 
 from services.edge.admission import PIN, UPLOAD, UPLOAD_STATUS, Admission
@@ -186,6 +187,9 @@ def _disposition_name(header: str) -> str:
     try:
         # Headers come as Latin-1; many clients send UTF-8 all the same.
         message["content-disposition"] = header.encode("latin-1").decode()
-        return message.get_filename("") or ""
+        parameters = message.get_params([], "content-disposition")
+        # Extended parameters (filename*) come last, and stand above plain ones (RFC 6266).
+        names = [value for name, value in parameters if name.lower() == "filename"]
+        return collapse_rfc2231_value(names[-1]) if names else ""
     except (UnicodeError, LookupError, ValueError):
         raise InvalidArgumentError("The file name in Content-Disposition is not UTF-8.") from None
