@@ -127,8 +127,8 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
     )
 
-    foreign: ClassVar[frozenset[str]] = frozenset({"target"})
-    """Names that other programs read under this prefix (``TOLLMESH_AUTH_TARGET``: the command)."""
+    foreign: ClassVar[frozenset[str]] = frozenset({"target", "url"})
+    """Names that the command reads under the same prefix (``TOLLMESH_AUTH_TARGET``)."""
 
     @classmethod
     def settings_customise_sources(

@@ -156,7 +156,7 @@ def test_half_a_certificate_is_a_mistake(
 
 
 def test_what_other_programs_read_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    _set(monkeypatch, target="127.0.0.1:7070")
+    _set(monkeypatch, target="127.0.0.1:7070", url="http://127.0.0.1:8080")
     assert load(Example).store == "lmdb:///x"
 
 

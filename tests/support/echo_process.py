@@ -6,7 +6,6 @@ Behaviours: ``wait`` (until the caller goes), ``slow`` (0.5 s), ``break``, ``ref
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
 
 from services.chain.errors import ObjectNotFoundError
 from services.process.lifecycle import announce_ready, run
@@ -23,7 +22,6 @@ class EchoSettings(ServerSettings):
     """As a service declares its own."""
 
     model_config = SettingsConfigDict(env_prefix="TOLLMESH_ECHO_")
-    foreign: ClassVar[frozenset[str]] = frozenset({"target"})
 
     fail_at_start: str = Field(default="", description="How to fail: os or bug.")
     secret: SecretFile | None = Field(default=None, description="A file that holds a secret.")
