@@ -50,7 +50,7 @@ class Archive:
     ) -> None:
         self.name, self.kind = network.name, network.kind
         self._network = network
-        self._index = Index(store, network.name)
+        self._index = Index(store, network.name, network.scope)
         self._publications = Publications(store, network.name)
         self._follower = Follower(network, self._index, poll_s=poll_s, moved=self._moved)
         self._spool: Spool | None = None
@@ -90,7 +90,7 @@ class Archive:
     async def heads(self) -> tuple[Head, BlockRef | None]:
         """How far the network has come, and how far the index. None: nowhere yet."""
         head = await self._network.head()
-        state = await self._index.state()
+        state, _ = await self._index.snapshot([])
         started = state is not None and state.number >= state.anchor_number
         return head, state.cursor if state is not None and started else None
 

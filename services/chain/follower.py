@@ -98,7 +98,7 @@ class Follower:
         if not first:
             return None
         _log.info("index_begun", network=self._network.name, number=start, again=old is not None)
-        return await self._index.begin(old, self._network.scope, first[0])
+        return await self._index.begin(old, first[0])
 
     async def _advance(self, state: IndexState, head: Head) -> IndexState:
         latest = head.latest

@@ -69,10 +69,17 @@ _decode_state = decoder(IndexState)
 
 
 class Index:
-    """One network's index."""
+    """One network's index.
 
-    def __init__(self, store: Store, network: str) -> None:
+    Args:
+        store: where it is kept.
+        network: whose it is.
+        scope: what counts as an entry; nodes of an index of another scope are not found.
+    """
+
+    def __init__(self, store: Store, network: str, scope: bytes) -> None:
         self._store = store
+        self._scope = scope
         self._group = f"index/{network}"
         self._state = Subspace("chain", network, "index", "state").prefix
         self._hashes = Subspace("chain", network, "index", "hash")
@@ -80,13 +87,13 @@ class Index:
         self._blocks = Subspace("chain", network, "index", "block")
 
     async def state(self) -> IndexState | None:
-        """How far the index has come; None when there is none."""
+        """How far the index has come, whatever its scope; None when there is none."""
         return (await self._store.read(self._read_state)).result
 
-    async def begin(self, old: IndexState | None, scope: bytes, first: Block) -> IndexState:
+    async def begin(self, old: IndexState | None, first: Block) -> IndexState:
         """Starts anew in front of a block; whatever was there is gone."""
         new = IndexState(
-            scope=scope,
+            scope=self._scope,
             anchor_number=first.ref.number,
             anchor_hash=first.ref.hash,
             number=first.ref.number - 1,
@@ -211,11 +218,11 @@ class Index:
     async def snapshot(
         self, digests: Sequence[bytes]
     ) -> tuple[IndexState | None, dict[bytes, Located]]:
-        """The state and where nodes stand in that very state."""
+        """The state and where nodes stand in that very state; None when there is no index yet."""
 
         def run(tx: ReadTransaction) -> tuple[IndexState | None, dict[bytes, Located]]:
             state = self._read_state(tx)
-            if state is None:
+            if state is None or state.scope != self._scope:
                 return None, {}
             found = ((digest, self._earliest(tx, state, digest)) for digest in digests)
             return state, {digest: at for digest, at in found if at is not None}
