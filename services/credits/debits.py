@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from services.credits.account import Account
+from services.credits.errors import invalid
 from services.credits.records import Answer, EntryKind, Metered
 from services.credits.tariff import Tariff
-from services.rpc.errors import InvalidArgumentError
 
 DEFAULT_CURRENCY = "credit"
 
@@ -59,6 +59,6 @@ def priced(price: Price, currency: str, tariff: Tariff) -> tuple[str, int, Meter
         return currency or DEFAULT_CURRENCY, price, None
     tariff_currency, amount = tariff.price(price)
     if currency not in {"", tariff_currency}:
-        rule = f"the tariff prices {price.meter} in {tariff_currency}"
-        raise InvalidArgumentError(violations={"currency": rule})
+        rule = f"the tariff prices {price.meter} in {tariff_currency}, not in {currency}"
+        raise invalid("metered.meter", rule)
     return tariff_currency, amount, price

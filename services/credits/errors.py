@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import grpc
 from tollmesh.errors.v1 import errors_pb2 as reasons
 
-from services.rpc.errors import ServiceError
+from services.rpc.errors import InvalidArgumentError, ServiceError
 from services.store import errors as store_errors
 from services.store import translation
 
@@ -77,6 +77,11 @@ class VersionUnknownError(ServiceError):
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = reasons.ERROR_REASON_VERSION_UNKNOWN
+
+
+def invalid(field: str, rule: str) -> InvalidArgumentError:
+    """The error for a field that breaks a rule which the contract's validation cannot know."""
+    return InvalidArgumentError(f"{field}: {rule}", violations={field: rule})
 
 
 ERRORS: tuple[type[ServiceError], ...] = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from services.credits.account import Account
+from services.credits.errors import invalid
 from services.credits.records import Answer, EntryKind, Lot
-from services.rpc.errors import InvalidArgumentError
 
 MAX_CURRENCIES = 64
 """In one account; so its wallet stays below the store's limit for a value."""
@@ -35,15 +35,15 @@ def grant(account: Account, request: Grant) -> Answer:
     more than MAX_CURRENCIES or MAX_UNSPENT_GRANTS.
     """
     if request.expire_us <= account.now_us:
-        raise InvalidArgumentError(violations={"expire_time": "must be in the future"})
+        raise invalid("expire_time", "must be in the future")
     currency = request.currency
     if currency not in account.purses and len(account.purses) >= MAX_CURRENCIES:
         currencies = f"the account has {MAX_CURRENCIES} currencies, the most"
-        raise InvalidArgumentError(violations={"currency": currencies})
+        raise invalid("currency", currencies)
     purse = account.purse(currency)
     if len(purse.head) + purse.tail >= MAX_UNSPENT_GRANTS:
         unspent = f"the account has {MAX_UNSPENT_GRANTS} unspent grants in {currency}, the most"
-        raise InvalidArgumentError(violations={"account_id": unspent})
+        raise invalid("account_id", unspent)
     number = account.sequence + 1
     amount, now_us = request.amount, account.now_us
     lot = Lot(request.expire_us, request.priority, number, amount, amount, now_us)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from services.credits import lots
 from services.credits.account import Account
 from services.credits.debits import Price, priced
-from services.credits.errors import HoldNotFoundError, HoldNotOpenError
+from services.credits.errors import HoldNotFoundError, HoldNotOpenError, invalid
 from services.credits.names import hold_number
 from services.credits.records import (
     CLOSED_HOLDS,
@@ -28,7 +28,6 @@ from services.credits.records import (
     decode_hold,
 )
 from services.credits.tariff import Tariff
-from services.rpc.errors import InvalidArgumentError
 from services.store.port import Transaction
 from services.store.records import changed, encode
 
@@ -89,7 +88,7 @@ def reserve(account: Account, request: Reserve, tariff: Tariff) -> Answer:
     taken = account.hold(currency, amount)
     if len(taken) > MAX_HOLD_LOTS:
         rule = f"would take from {len(taken)} grants; a hold takes from {MAX_HOLD_LOTS} at most"
-        raise InvalidArgumentError(violations={"amount": rule})
+        raise invalid("amount", rule)
     expire_us = account.now_us + request.time_to_live_us
     number = account.enter(
         EntryKind.RESERVE,

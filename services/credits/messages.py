@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from services.credits.debits import DEFAULT_CURRENCY, Debit, Price
-from services.credits.errors import VersionUnknownError
+from services.credits.errors import VersionUnknownError, invalid
 from services.credits.grants import Grant
 from services.credits.holds import Capture, Release, Reserve
 from services.credits.ledger import Applied
@@ -21,11 +21,11 @@ from services.credits.records import (
     Lot,
     Metered,
 )
-from services.rpc.errors import InvalidArgumentError, ServiceError
+from services.rpc.errors import ServiceError
 from services.store.requests import fingerprint
 
-MAX_SECONDS = 253_402_300_799
-"""The end of the year 9999, where ``google.protobuf.Timestamp`` ends."""
+MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
+"""The years 1 to 9999: the range of ``google.protobuf.Timestamp``."""
 
 
 def to_grant(request: pb.GrantRequest) -> Grant:
@@ -94,8 +94,8 @@ def to_release(request: pb.ReleaseRequest) -> Release:
 
 def moment_us(time: Timestamp, field: str) -> int:
     """Microseconds since 1970; raises ``InvalidArgumentError`` outside the years 1 to 9999."""
-    if not -MAX_SECONDS < time.seconds <= MAX_SECONDS or not 0 <= time.nanos < 1_000_000_000:
-        raise InvalidArgumentError(violations={field: "is no valid time"})
+    if not MIN_SECONDS <= time.seconds <= MAX_SECONDS or not 0 <= time.nanos < 1_000_000_000:
+        raise invalid(field, "is not a time between the years 1 and 9999")
     return time.seconds * 1_000_000 + time.nanos // 1000
 
 

@@ -1,0 +1,163 @@
+"""The credit service in the test's own process, on any store, with a clock that tests set."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from tollmesh.credits.v1 import credits_pb2 as pb
+from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
+
+from services.credits.errors import ERRORS, STORE_ERRORS
+from services.credits.ledger import Ledger
+from services.credits.servicer import CreditServicer
+from services.credits.settings import DEFAULT_TARIFF, MeterPrice
+from services.credits.sweeper import Sweeper
+from services.credits.tariff import Tariff
+from services.rpc.call import Call
+from services.rpc.client import connect
+from services.rpc.server import Server
+from services.store.port import Store
+from services.store.requests import RequestRecords
+
+if TYPE_CHECKING:
+    from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
+
+Value = Any  # of a field, as the generated message takes it
+
+KEEP_S = 24 * 3600
+DAY_S = 24 * 3600
+START_S = 1_800_000_000
+"""When the clock of a test starts; a little before 08:00 UTC."""
+PRICES: Mapping[str, MeterPrice] = {
+    **DEFAULT_TARIFF,
+    "dear": MeterPrice(miss="9000000000000000000"),
+    "free": MeterPrice(miss="0"),
+    "parcel": MeterPrice(currency="stamp", miss="3"),
+}
+
+
+@dataclass
+class Clock:
+    """Microseconds since 1970, as tests have it."""
+
+    now_us: int = START_S * 1_000_000
+
+    def __call__(self) -> int:
+        return self.now_us
+
+    def advance(self, seconds: float) -> None:
+        self.now_us += round(seconds * 1_000_000)
+
+    def after(self, seconds: float) -> Timestamp:
+        """The time in so many seconds."""
+        time = Timestamp()
+        time.FromMicroseconds(self.now_us + round(seconds * 1_000_000))
+        return time
+
+
+class CreditService:
+    """The service on a store."""
+
+    def __init__(self, store: Store, clock: Callable[[], int]) -> None:
+        tariff = Tariff({meter: price.rates() for meter, price in PRICES.items()})
+        self.requests = RequestRecords("credits", keep_s=KEEP_S)
+        self.store = store
+        self.clock = clock
+        self.ledger = Ledger(store, tariff, self.requests, keep_s=KEEP_S, now_us=clock)
+        self.sweeper = Sweeper(store, self.ledger, clock)
+        self.servicer = CreditServicer(self.ledger)
+
+    @property
+    def direct(self) -> CreditServiceAsyncStub:
+        """A stub that calls the servicer without a wire: no validation, errors as they are."""
+        return cast("CreditServiceAsyncStub", _DirectStub(self.servicer))
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[CreditServiceAsyncStub]:
+        """A stub that calls a real server over the loopback."""
+        server = Server(
+            listen="127.0.0.1:0", servicers=[self.servicer], translate=STORE_ERRORS, drain_s=1
+        )
+        async with server, connect(server.address, errors=ERRORS) as channel:
+            yield CreditServiceStub(channel)
+
+
+class _DirectStub:
+    def __init__(self, servicer: CreditServicer) -> None:
+        self._servicer = servicer
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._servicer, name)
+        return lambda request, **_: method(request, Call(name))
+
+
+class Account:
+    """Calls about one account, with a fresh request id each unless the test gives one."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, stub: CreditServiceAsyncStub, account_id: str = "alice") -> None:
+        self.stub = stub
+        self.account_id = account_id
+
+    async def grant(self, amount: int, **fields: Value) -> pb.GrantResponse:
+        return await self.stub.Grant(pb.GrantRequest(**self._with_ids(fields, amount)))
+
+    async def debit(self, amount: int | None = None, **fields: Value) -> pb.DebitResponse:
+        return await self.stub.Debit(self.debit_request(amount, **fields))
+
+    def debit_request(self, amount: int | None = None, **fields: Value) -> pb.DebitRequest:
+        return pb.DebitRequest(**self._with_ids(fields, amount))
+
+    async def reserve(
+        self, amount: int | None = None, *, seconds: float = 60, **fields: Value
+    ) -> pb.ReserveResponse:
+        live = Duration()
+        live.FromMicroseconds(round(seconds * 1_000_000))
+        return await self.stub.Reserve(
+            pb.ReserveRequest(**self._with_ids(fields, amount), time_to_live=live)
+        )
+
+    async def capture(
+        self, hold: pb.Hold, amount: int | None = None, **fields: Value
+    ) -> pb.CaptureResponse:
+        return await self.stub.Capture(
+            pb.CaptureRequest(**self._with_ids(fields, amount), hold_id=hold.hold_id)
+        )
+
+    async def release(self, hold: pb.Hold, **fields: Value) -> pb.ReleaseResponse:
+        return await self.stub.Release(
+            pb.ReleaseRequest(**self._with_ids(fields), hold_id=hold.hold_id)
+        )
+
+    async def balance(self, currency: str = "", **fields: Value) -> pb.GetBalanceResponse:
+        return await self.stub.GetBalance(
+            pb.GetBalanceRequest(account_id=self.account_id, currency=currency, **fields)
+        )
+
+    async def entries(self, **fields: Value) -> list[pb.Entry]:
+        request = pb.ListEntriesRequest(account_id=self.account_id, page_size=1000, **fields)
+        return list((await self.stub.ListEntries(request)).entries)
+
+    async def usage(self, **fields: Value) -> list[pb.MeterUsage]:
+        request = pb.GetUsageRequest(account_id=self.account_id, **fields)
+        return list((await self.stub.GetUsage(request)).usage)
+
+    def _with_ids(self, fields: dict[str, Any], amount: int | None = None) -> dict[str, Any]:
+        ids = {"request_id": f"request-{next(self._numbers)}", "account_id": self.account_id}
+        return ids | fields | ({} if amount is None else {"amount": amount})
+
+
+def metered(meter: str, quantity: int, result: str = "UNSPECIFIED") -> pb.MeteredQuantity:
+    """A quantity of a meter; ``result``: HIT, MISS or UNSPECIFIED."""
+    return pb.MeteredQuantity(
+        meter=meter,
+        quantity=quantity,
+        cache_result=pb.CacheResult.Value(f"CACHE_RESULT_{result}"),
+    )
