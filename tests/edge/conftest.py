@@ -35,6 +35,7 @@ from services.edge import errors as edge_errors
 from services.edge.edge import Edge, Services
 from services.edge.settings import EdgeSettings
 from services.rpc.client import connect
+from services.rpc.errors import DependencyUnavailableError
 from services.rpc.server import Server
 from services.store.open import open_store
 from services.store.port import Store
@@ -131,7 +132,10 @@ class Tenant:
         """What was captured or debited, in order, once nothing is held any more."""
 
         async def settled() -> bool:
-            return (await self.balance()).held == 0
+            try:
+                return (await self.balance()).held == 0
+            except DependencyUnavailableError:  # it was just started again
+                return False
 
         await until(settled, "all holds settled")
         kinds = {credits_pb2.ENTRY_KIND_CAPTURE, credits_pb2.ENTRY_KIND_DEBIT}
