@@ -1,0 +1,61 @@
+"""The HTTP server's own limits."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from services.edge.http import server
+from services.edge.http.application import Application
+from services.edge.http.routes import Routes
+from services.edge.http.server import HttpServer
+from tests.edge.conftest import RunningEdge
+
+
+async def exchanged(edge: RunningEdge, sent: bytes) -> bytes:
+    """What the server answers before it ends the connection."""
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    try:
+        writer.write(sent)
+        return await asyncio.wait_for(reader.read(), 10)
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_a_head_without_end_is_cut_off(edge: RunningEdge) -> None:
+    endless = b"GET /healthz HTTP/1.1\r\n" + b"x-filler: " + b"x" * 300_000
+    assert await exchanged(edge, endless) == b""
+
+
+async def test_a_head_that_takes_too_long_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, edge: RunningEdge
+) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.2)
+    assert await exchanged(edge, b"GET /healthz HTTP/1.1\r\n") == b""
+    assert await exchanged(edge, b"") == b""
+
+
+async def test_what_is_not_http_is_400(edge: RunningEdge) -> None:
+    answer = await exchanged(edge, b"nonsense\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_requests_in_a_row_are_answered_in_their_order(edge: RunningEdge) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: e\r\n"
+    sent = request + b"\r\n" + request.replace(b"healthz", b"readyz") + b"Connection: close\r\n\r\n"
+    answer = await exchanged(edge, sent)
+    assert answer.index(b"alive") < answer.index(b"ready")
+
+
+async def test_a_taken_address_is_said_to_be_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        application = Application(Routes(), max_concurrent_requests=1)
+        with pytest.raises(OSError, match=f"cannot listen on {address}"):
+            await HttpServer(application, listen=address).start()
