@@ -35,6 +35,15 @@ async def test_calldata_of_every_kind_is_held_against_the_hash(anvil: Anvil, kin
             calldata({**transaction, name: value})
 
 
+async def test_endpoints_of_older_habits_are_understood(anvil: Anvil) -> None:
+    sent = {"from": FUNDED_ADDRESS, "to": OTHER_FUNDED_ADDRESS, "data": "0x01"}
+    found = await anvil.rpc("eth_sendTransaction", {**sent, "maxFeePerGas": "0x77359400"})
+    await anvil.mine()
+    transaction = await anvil.rpc("eth_getTransactionByHash", found)
+    del transaction["yParity"], transaction["accessList"]
+    assert calldata(transaction) == b"\x01"
+
+
 async def test_a_contract_creation_has_calldata_too(anvil: Anvil) -> None:
     found = await anvil.rpc("eth_sendTransaction", {"from": FUNDED_ADDRESS, "data": "0x00"})
     await anvil.mine()

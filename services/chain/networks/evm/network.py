@@ -140,7 +140,7 @@ def _block(number: int, inbox: bytes, block: dict[str, Any] | None) -> Block:
     to = "0x" + inbox.hex()
     try:
         parent = _hash(block["parentHash"])
-        sent = [t for t in block["transactions"] if (t["to"] or "").lower() == to]
+        sent = [t for t in block["transactions"] if (t.get("to") or "").lower() == to]
         entries = tuple(
             Entry(Cid.of(node).digest, _hash(transaction["hash"]))
             for transaction in sent

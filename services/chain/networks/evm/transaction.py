@@ -73,7 +73,9 @@ def from_hex(text: str) -> bytes:
 
 
 def _hash(transaction: dict[str, Any], kind: int) -> bytes:
-    items = [_item(name, transaction[name]) for name in _FIELDS[kind]]
+    # Older endpoints call it v, and leave an empty list out.
+    known = {"accessList": [], "yParity": transaction.get("v"), **transaction}
+    items = [_item(name, known[name]) for name in _FIELDS[kind]]
     return bytes(keccak((bytes((kind,)) if kind else b"") + _encode(items)))
 
 
