@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import shutil
 import sys
@@ -82,9 +83,10 @@ class LocalMesh:
         self.addresses[name] = f"127.0.0.1:{free_port(preferred if self.fixed_ports else 0)}"
 
     async def _start(self) -> None:
-        node = self._run(
-            "chain-node", _anvil(self.addresses["chain-node"], self.home, self.epoch_blocks), {}
-        )
+        anvil = _anvil(self.addresses["chain-node"], self.home, self.epoch_blocks)
+        # A node.js from the package index stands beside our interpreter.
+        path = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
+        node = self._run("chain-node", anvil, {"PATH": path})
         await node.listening(self.addresses["chain-node"])
         started = [self._service(name, name, env) for name, env in self._service_settings().items()]
         started += [
