@@ -10,8 +10,7 @@ from tollmesh.credits.v1 import credits_pb2 as credits_pb
 
 from services.edge.admission import Caller
 from services.edge.delivery import Piece, Source, Sources
-from services.edge.holds import Hold, Holds
-from services.edge.ledger import Usage
+from services.edge.holds import Hold, Holds, Usage
 from services.edge.objects import ObjectInfo, ObjectKey
 
 METER = "download"

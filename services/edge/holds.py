@@ -16,14 +16,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
+
+from tollmesh.credits.v1 import credits_pb2 as credits_pb
 
 from services.credits.errors import HoldNotOpenError, InsufficientCreditError
 from services.edge.background import start
 from services.edge.journal import Entry, Journal
-from services.edge.ledger import Ledger, Reserved, Usage
+from services.edge.ledger import Ledger, Reserved
 from services.edge.origin import is_retryable
 from services.process.logs import get_logger
 from services.rpc.errors import InternalError, RequestIdReusedError, ServiceError
@@ -36,6 +38,18 @@ SETTLEMENT_S = 60.0
 _LONGEST_HOLD_S = 7 * 86_400
 # Shorter than the credit service remembers request ids, so a repeated debit stays one debit.
 _GIVE_UP_S = 12 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is to be paid for: so many bytes on a meter."""
+
+    account_id: str
+    meter: str
+    quantity: int
+    resource: str
+    """For the ledger's entries: the CID, say."""
+    cache_result: int = credits_pb.CACHE_RESULT_UNSPECIFIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +101,10 @@ class Holds:
         """Settles, in the background, what the process before this one left; how many holds."""
         left = self._journal.left()
         for slot, entry in left:
-            self._start(self._settled(slot, entry, entry.quantity, currency=""))
+            if entry.hold_id:
+                self._start(self._settled(slot, entry, currency=""))
+            else:
+                self._start(self._undone(slot, entry))
         return len(left)
 
     async def reserve(self, usage: Usage, *, request_id: str | None = None) -> Hold:
@@ -112,7 +129,7 @@ class Holds:
             hold = await self._reserve(usage, f"{request_id}-r{attempt}")
             try:
                 if not hold.reserved.replayed or await self._ledger.is_usable(
-                    usage.account_id, hold.entry.hold_id
+                    usage.account_id, hold.reserved.hold_id
                 ):
                     return hold
             except BaseException:
@@ -125,9 +142,8 @@ class Holds:
 
         None stands for what could not be had: the log says so.
         """
-        return self._start(
-            self._settled(hold.slot, hold.entry, hold.delivered, hold.reserved.currency)
-        )
+        entry = replace(hold.entry, delivered=hold.delivered)
+        return self._start(self._settled(hold.slot, entry, hold.reserved.currency))
 
     async def drain(self, timeout_s: float) -> None:
         """Waits for settlements under way; those that do not end in time stay in the journal."""
@@ -150,60 +166,62 @@ class Holds:
     async def _reserve(self, usage: Usage, request_id: str) -> Hold:
         limit_s = self._transfer_s + usage.quantity / self._slowest_bytes_per_s
         limit_s = min(limit_s, _LONGEST_HOLD_S - SETTLEMENT_S)
-        hold_s = int(limit_s + SETTLEMENT_S)
-        started, expires_at = time.monotonic(), time.time() + hold_s
+        ends_at = time.monotonic() + limit_s
+        entry = _entry(usage, request_id, int(limit_s + SETTLEMENT_S))
+        slot = self._journal.write(entry)
         try:
-            reserved = await self._ledger.reserve(usage, request_id, hold_s)
-            entry = _entry(usage, reserved, request_id, expires_at)
-            slot = self._journal.write(entry)
+            reserved = await self._ledger.reserve(entry)
         except (InsufficientCreditError, RequestIdReusedError):
+            self._journal.clear(slot)
             raise
         except BaseException as error:
             if isinstance(error, ServiceError) and not is_retryable(error):
+                self._journal.clear(slot)
                 raise _unexpected(error) from error
             # Whether there is a hold now is not known, or nobody waits for it any more.
-            self._start(self._undone(usage, request_id, hold_s))
+            self._start(self._undone(slot, entry))
             raise
-        return Hold(entry, reserved, started + limit_s, slot, self._journal)
+        self._journal.name_hold(slot, reserved.hold_id)
+        entry = replace(entry, hold_id=reserved.hold_id)
+        return Hold(entry, reserved, ends_at, slot, self._journal)
 
-    async def _undone(self, usage: Usage, request_id: str, hold_s: int) -> None:
+    async def _undone(self, slot: int, entry: Entry) -> None:
         """Learns which hold a reservation made, if it did, and gives it back."""
-        until = time.time() + hold_s
         try:
-            reserved = await self._ledger.reserve(usage, request_id, hold_s, until=until)
-            await self._ledger.release(usage.account_id, reserved.hold_id, f"{request_id}-x", until)
+            reserved = await self._ledger.reserve(entry, until=entry.expires_at)
+            await self._ledger.release(
+                entry.account_id, reserved.hold_id, _release_id(entry), entry.expires_at
+            )
         except ServiceError as error:
             log.info("reservation_not_undone", reason=error.reason_name())
+        self._journal.clear(slot)
 
-    async def _settled(
-        self, slot: int, entry: Entry, delivered: int, currency: str
-    ) -> Receipt | None:
+    async def _settled(self, slot: int, entry: Entry, currency: str) -> Receipt | None:
         """Settles once and for all; when cancelled, the journal keeps what is to be settled."""
         receipt = None
         try:
-            receipt = Receipt(await self._pay(entry, delivered), currency)
+            receipt = Receipt(await self._pay(entry), currency)
         except ServiceError as error:
             log.error(  # noqa: TRY400 (the reason says it all)
                 "delivery_unpaid",
                 account_id=entry.account_id,
                 hold_id=entry.hold_id,
                 meter=entry.meter,
-                quantity=delivered,
+                quantity=entry.delivered,
                 reason=error.reason_name(),
             )
         self._journal.clear(slot)
         return receipt
 
-    async def _pay(self, entry: Entry, delivered: int) -> int:
+    async def _pay(self, entry: Entry) -> int:
         until = max(entry.expires_at, time.time()) + _GIVE_UP_S
         # One capture for all attempts of a request; one release for each of its holds.
         request_id = entry.request_id.rpartition("-")[0]
+        delivered = entry.delivered
         try:
             if delivered:
                 return await self._ledger.capture(entry, delivered, f"{request_id}-c", until)
-            await self._ledger.release(
-                entry.account_id, entry.hold_id, f"{entry.request_id}-x", until
-            )
+            await self._ledger.release(entry.account_id, entry.hold_id, _release_id(entry), until)
         except HoldNotOpenError as error:
             if delivered and error.metadata.get("state") != "CAPTURED":
                 log.warning("settlement_late", account_id=entry.account_id, hold_id=entry.hold_id)
@@ -211,16 +229,22 @@ class Holds:
         return 0
 
 
-def _entry(usage: Usage, reserved: Reserved, request_id: str, expires_at: float) -> Entry:
+def _entry(usage: Usage, request_id: str, hold_s: int) -> Entry:
     return Entry(
-        hold_id=reserved.hold_id,
         account_id=usage.account_id,
         request_id=request_id,
         meter=usage.meter,
         cache_result=usage.cache_result,
-        resource=usage.resource[:256],
-        expires_at=expires_at,
+        # As much as both the journal and the contract take.
+        resource=usage.resource.encode()[:256].decode(errors="ignore"),
+        estimate=usage.quantity,
+        hold_s=hold_s,
+        expires_at=time.time() + hold_s,
     )
+
+
+def _release_id(entry: Entry) -> str:
+    return f"{entry.request_id}-x"
 
 
 def _unexpected(error: ServiceError) -> InternalError:

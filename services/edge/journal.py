@@ -2,11 +2,13 @@
 
 Fixed slots in memory pages shared with the file: noting how much was sent costs a few bytes of
 memory, and what was noted is still there after a SIGKILL (after a power failure it may not be; a
-hold's expiry covers that). The next process settles what it finds.
+hold's expiry covers that). A slot is taken before its hold is asked for, so no hold goes unnoticed.
+The next process settles what it finds.
 
-Format, little-endian, 512 bytes a slot: state (1 byte: 0 free, 1 open), cache result (1 byte), 6
-bytes unused, quantity (u64), expiry (f64, Unix time in s), 8 bytes unused, then NUL-padded ASCII:
-hold id (64), account id (64), request id (64), meter (32); then the resource (256, UTF-8).
+Format, little-endian, 512 bytes a slot: state (1 byte: 0 free, 1 taken), cache result (1 byte), 2
+bytes unused, the hold's life in s (u32), delivered (u64), expiry (f64, Unix time in s), estimate
+(u64), then NUL-padded: account id (64), request id (64), hold id (64, empty until it is known),
+meter (32), all ASCII; then the resource (256, UTF-8).
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from pathlib import Path
 
 from services.rpc.errors import OverloadedError
 
-_SLOT = struct.Struct("<BB6xQd8x64s64s64s32s256s")
-_QUANTITY = struct.Struct("<Q")
-_QUANTITY_AT = 8
-_OPEN = b"\x01"
+_SLOT = struct.Struct("<BB2xIQdQ64s64s64s32s256s")
+_DELIVERED = struct.Struct("<Q")
+_DELIVERED_AT = 8
+_HOLD_ID_AT, _ID_BYTES = 160, 64
+_TAKEN = b"\x01"
 _FREE = b"\x00"
 
 
@@ -30,16 +33,19 @@ _FREE = b"\x00"
 class Entry:
     """A hold, and how much was delivered under it."""
 
-    hold_id: str
     account_id: str
     request_id: str
     """Of the reservation; those of the settlement are made from it."""
     meter: str
     cache_result: int
     resource: str
+    estimate: int
+    hold_s: int
     expires_at: float
     """Unix time, in s."""
-    quantity: int = 0
+    hold_id: str = ""
+    """Empty while the credit service has not answered."""
+    delivered: int = 0
 
 
 class Journal:
@@ -59,60 +65,76 @@ class Journal:
         finally:
             os.close(fd)
         count = size // _SLOT.size
-        self._free = [slot for slot in reversed(range(count)) if not self._is_open(slot)]
-        self._left = [slot for slot in range(count) if self._is_open(slot)]
+        self._free = [slot for slot in reversed(range(count)) if not self._is_taken(slot)]
+        self._left = [slot for slot in range(count) if self._is_taken(slot)]
 
     def left(self) -> list[tuple[int, Entry]]:
-        """What the process before this one left open, with its slots."""
+        """What the process before this one left unsettled, with its slots."""
         left, self._left = self._left, []
         return [(slot, self._read(slot)) for slot in left]
 
     def write(self, entry: Entry) -> int:
-        """Opens a slot. Raises OverloadedError when there is none."""
+        """Takes a slot. Raises OverloadedError when there is none."""
         if not self._free:
             raise OverloadedError
         slot = self._free.pop()
         record = _SLOT.pack(
             0,
             entry.cache_result,
-            entry.quantity,
+            entry.hold_s,
+            entry.delivered,
             entry.expires_at,
-            entry.hold_id.encode(),
+            entry.estimate,
             entry.account_id.encode(),
             entry.request_id.encode(),
+            entry.hold_id.encode(),
             entry.meter.encode(),
             entry.resource.encode()[:256],
         )
         start = slot * _SLOT.size
         self._pages[start : start + _SLOT.size] = record
-        self._pages[start : start + 1] = _OPEN  # last: a slot is whole, or not there
+        self._pages[start : start + 1] = _TAKEN  # last: a slot is whole, or not there
         return slot
 
-    def note(self, slot: int, quantity: int) -> None:
+    def name_hold(self, slot: int, hold_id: str) -> None:
+        """Notes which hold was made."""
+        start = slot * _SLOT.size + _HOLD_ID_AT
+        self._pages[start : start + _ID_BYTES] = hold_id.encode().ljust(_ID_BYTES, b"\0")
+
+    def note(self, slot: int, delivered: int) -> None:
         """Notes how much was delivered so far."""
-        _QUANTITY.pack_into(self._pages, slot * _SLOT.size + _QUANTITY_AT, quantity)
+        _DELIVERED.pack_into(self._pages, slot * _SLOT.size + _DELIVERED_AT, delivered)
 
     def clear(self, slot: int) -> None:
-        """Frees a slot: its hold is settled."""
+        """Frees a slot: there is nothing left to settle."""
         start = slot * _SLOT.size
         self._pages[start : start + 1] = _FREE
         self._free.append(slot)
 
     def close(self) -> None:
-        """Lets go of the file; open slots stay for the next process."""
+        """Lets go of the file; taken slots stay for the next process."""
         self._pages.close()
 
-    def _is_open(self, slot: int) -> bool:
+    def _is_taken(self, slot: int) -> bool:
         start = slot * _SLOT.size
-        return self._pages[start : start + 1] == _OPEN
+        return self._pages[start : start + 1] == _TAKEN
 
     def _read(self, slot: int) -> Entry:
-        _, cache_result, quantity, expires_at, *texts = _SLOT.unpack_from(
+        _, cache_result, hold_s, delivered, expires_at, estimate, *texts = _SLOT.unpack_from(
             self._pages, slot * _SLOT.size
         )
-        hold_id, account_id, request_id, meter, resource = (
+        account_id, request_id, hold_id, meter, resource = (
             text.rstrip(b"\0").decode(errors="ignore") for text in texts
         )
         return Entry(
-            hold_id, account_id, request_id, meter, cache_result, resource, expires_at, quantity
+            account_id=account_id,
+            request_id=request_id,
+            meter=meter,
+            cache_result=cache_result,
+            resource=resource,
+            estimate=estimate,
+            hold_s=hold_s,
+            expires_at=expires_at,
+            hold_id=hold_id,
+            delivered=delivered,
         )

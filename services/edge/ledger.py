@@ -29,18 +29,6 @@ _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.05, 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """What is to be paid for: so many bytes on a meter."""
-
-    account_id: str
-    meter: str
-    quantity: int
-    resource: str
-    """For the ledger's entries: the CID, say."""
-    cache_result: pb.CacheResult.ValueType = pb.CACHE_RESULT_UNSPECIFIED
-
-
-@dataclass(frozen=True, slots=True)
 class Reserved:
     """A hold as the credit service made it."""
 
@@ -63,18 +51,15 @@ class Ledger:
     def __init__(self, stub: CreditServiceAsyncStub) -> None:
         self._stub = stub
 
-    async def reserve(
-        self, usage: Usage, request_id: str, hold_s: int, *, until: float = 0.0
-    ) -> Reserved:
-        """Sets credit aside for ``hold_s``; unsettled, it returns to the balance."""
-        metered = _metered(usage.meter, usage.quantity, usage.cache_result)
+    async def reserve(self, entry: Entry, *, until: float = 0.0) -> Reserved:
+        """Sets credit aside for an estimate; unsettled, it returns to the balance."""
         request = pb.ReserveRequest(
-            request_id=request_id,
-            account_id=usage.account_id,
-            metered=metered,
-            time_to_live=Duration(seconds=hold_s),
+            request_id=entry.request_id,
+            account_id=entry.account_id,
+            metered=_metered(entry, entry.estimate),
+            time_to_live=Duration(seconds=entry.hold_s),
             expiry_policy=pb.EXPIRY_POLICY_RELEASE,
-            resource=usage.resource[:256],
+            resource=entry.resource,
         )
         answer = await _repeated(lambda: self._stub.Reserve(request, timeout=_TIMEOUT_S), until)
         return Reserved(
@@ -91,7 +76,7 @@ class Ledger:
             request_id=request_id,
             account_id=entry.account_id,
             hold_id=entry.hold_id,
-            metered=_metered(entry.meter, quantity, entry.cache_result),
+            metered=_metered(entry, quantity),
             final=True,
         )
         answer = await _repeated(lambda: self._stub.Capture(request, timeout=_TIMEOUT_S), until)
@@ -107,7 +92,7 @@ class Ledger:
         request = pb.DebitRequest(
             request_id=request_id,
             account_id=entry.account_id,
-            metered=_metered(entry.meter, quantity, entry.cache_result),
+            metered=_metered(entry, quantity),
             resource=entry.resource,
         )
         answer = await _repeated(lambda: self._stub.Debit(request, timeout=_TIMEOUT_S), until)
@@ -138,6 +123,6 @@ async def _repeated(call: Callable[[], Awaitable[T]], until: float = 0.0) -> T:
         backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
 
 
-def _metered(meter: str, quantity: int, cache_result: int) -> pb.MeteredQuantity:
-    result = pb.CacheResult.ValueType(cache_result)
-    return pb.MeteredQuantity(meter=meter, quantity=quantity, cache_result=result)
+def _metered(entry: Entry, quantity: int) -> pb.MeteredQuantity:
+    result = pb.CacheResult.ValueType(entry.cache_result)
+    return pb.MeteredQuantity(meter=entry.meter, quantity=quantity, cache_result=result)

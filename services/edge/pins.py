@@ -13,8 +13,7 @@ from services.edge.cache.catalog import Catalog, Pin, PinRequest
 from services.edge.cache.disk import DiskCache
 from services.edge.errors import PinCapacityExhaustedError, PinNotFoundError
 from services.edge.fill import Fills
-from services.edge.holds import Hold, Holds, Receipt
-from services.edge.ledger import Usage
+from services.edge.holds import Hold, Holds, Receipt, Usage
 from services.edge.lookup import ObjectLookup
 from services.edge.objects import ObjectInfo, ObjectKey
 from services.edge.uploads import paid, scoped_request_id

@@ -11,9 +11,9 @@ from tollmesh.credits.v1 import credits_pb2
 from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
 
 from services.credits import errors as credits_errors
-from services.edge.holds import Holds
+from services.edge.holds import Holds, Usage
 from services.edge.journal import Entry, Journal
-from services.edge.ledger import Ledger, Usage
+from services.edge.ledger import Ledger
 from services.rpc.client import connect
 from services.rpc.errors import OverloadedError
 from tests.edge.conftest import Tenant, World, object_path, some_bytes, until
@@ -162,6 +162,21 @@ async def test_a_reservation_whose_answer_was_lost_is_undone(
     assert len(await tenant.entries()) == 3, "granted, reserved, released"
 
 
+async def test_a_reservation_that_a_dead_process_asked_for_is_undone(
+    world: World, tenant: Tenant
+) -> None:
+    async with connect(world.credit_service.address, errors=credits_errors.ERRORS) as channel:
+        dead = make_holds(world.directory, CreditServiceStub(channel))
+        hold = await dead.reserve(usage_of(tenant))
+        dead._journal.name_hold(hold.slot, "")  # as before the answer came
+        next_one = make_holds(world.directory, CreditServiceStub(channel))
+        assert next_one.recover() == 1
+        await next_one.drain(5.0)
+        assert (await tenant.balance()).held == 0
+        assert await tenant.paid() == []
+        assert make_holds(world.directory, CreditServiceStub(channel)).recover() == 0
+
+
 async def test_a_full_journal_refuses_before_anything_is_delivered(
     holds: Holds, tenant: Tenant
 ) -> None:
@@ -176,19 +191,31 @@ async def test_a_full_journal_refuses_before_anything_is_delivered(
 
 def test_the_journal_keeps_what_was_open(tmp_path: Path) -> None:
     entries = [
-        Entry(f"hold-{n}", "account", f"request-{n}", "download", 1, "net/名", 1e9 + n, n)
+        Entry(
+            account_id="account",
+            request_id=f"request-{n}",
+            meter="download",
+            cache_result=1,
+            resource="net/名",
+            estimate=10 * n,
+            hold_s=660,
+            expires_at=1e9 + n,
+            hold_id=f"hold-{n}",
+            delivered=n,
+        )
         for n in range(5)
     ]
     journal = Journal(tmp_path / "journal", 8)
     slots = [journal.write(entry) for entry in entries]
     journal.clear(slots[1])
     journal.note(slots[2], 2**40)
+    journal.name_hold(slots[4], "h")
     # The process dies: nothing is closed, and nothing is written any more.
     again = Journal(tmp_path / "journal", 4)
     left = {entry.hold_id: entry for _, entry in again.left()}
-    assert set(left) == {"hold-0", "hold-2", "hold-3", "hold-4"}
+    assert set(left) == {"hold-0", "hold-2", "hold-3", "h"}
     assert left["hold-3"] == entries[3]
-    assert left["hold-2"].quantity == 2**40
+    assert left["hold-2"].delivered == 2**40
     assert again.left() == []
     for _ in range(4):
         again.write(entries[0])
