@@ -140,7 +140,8 @@ def _described(mesh: LocalMesh, tenant: Tenant) -> dict[str, object]:
 
 
 def _explain(described: dict[str, object]) -> None:
-    command = Path(sys.argv[0]).name if Path(sys.argv[0]).name != "__main__.py" else "tollmesh"
+    program = Path(sys.argv[0])
+    command = "tollmesh" if program.suffix else os.path.relpath(program)
     edges = described["edge_urls"]
     first, second = edges if isinstance(edges, list) else ("", "")
     output.console.print(
