@@ -21,7 +21,7 @@ def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """
     context = copy_context()
     call = Call.current()
-    if call is not None:
+    if call is not None and call.deadline is not None:
         context.run(replace(call, deadline=None, log_fields={}, trailing_metadata={}).activate)
     task = asyncio.get_running_loop().create_task(work, context=context)
     task.add_done_callback(_retrieve)

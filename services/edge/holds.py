@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -70,11 +70,10 @@ class Hold:
     """When the transfer must have ended, on the clock of ``time.monotonic``."""
     slot: int
     journal: Journal
-    delivered: int = 0
 
     def deliver(self, total: int) -> None:
         """Notes that ``total`` bytes were delivered so far."""
-        self.delivered = total
+        self.entry.delivered = total
         self.journal.note(self.slot, total)
 
 
@@ -142,8 +141,7 @@ class Holds:
 
         None stands for what could not be had: the log says so.
         """
-        entry = replace(hold.entry, delivered=hold.delivered)
-        return self._start(self._settled(hold.slot, entry, hold.reserved.currency))
+        return self._start(self._settled(hold.slot, hold.entry, hold.reserved.currency))
 
     async def drain(self, timeout_s: float) -> None:
         """Waits for settlements under way; those that do not end in time stay in the journal."""
@@ -182,7 +180,7 @@ class Holds:
             self._start(self._undone(slot, entry))
             raise
         self._journal.name_hold(slot, reserved.hold_id)
-        entry = replace(entry, hold_id=reserved.hold_id)
+        entry.hold_id = reserved.hold_id
         return Hold(entry, reserved, ends_at, slot, self._journal)
 
     async def _undone(self, slot: int, entry: Entry) -> None:

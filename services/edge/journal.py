@@ -29,7 +29,7 @@ _TAKEN = b"\x01"
 _FREE = b"\x00"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """A hold, and how much was delivered under it."""
 

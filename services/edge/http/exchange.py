@@ -45,6 +45,8 @@ class Exchange:
     @cached_property
     def query(self) -> dict[str, str]:
         """The query's parameters; of repeated ones the last."""
+        if not self._raw_query:
+            return {}
         text = self._raw_query.decode("latin-1")
         try:
             fields = parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=100)

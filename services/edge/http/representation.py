@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from urllib.parse import quote
 
 from services.edge.downloads import Download
@@ -81,6 +82,7 @@ def cost(download: Download) -> Headers:
     ]
 
 
+@lru_cache(4096)
 def content_disposition(disposition: str, name: str) -> bytes:
     """Content-Disposition by RFC 6266 with the file's name by RFC 8187.
 

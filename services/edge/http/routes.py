@@ -29,26 +29,35 @@ class Routes:
     """The paths of an edge. ``{name}`` stands for one segment, which becomes an argument."""
 
     def __init__(self) -> None:
-        self._routes: dict[tuple[str | None, ...], dict[str, Handler]] = {}
+        self._routes: dict[int, list[tuple[tuple[str | None, ...], dict[str, Handler]]]] = {}
 
     def add(self, methods: str, path: str, handler: Handler) -> None:
         """Adds a route; ``methods`` are separated by spaces."""
-        shape = tuple(
-            None if part.startswith("{") else part for part in path.removeprefix("/").split("/")
-        )
-        for method in methods.split():
-            self._routes.setdefault(shape, {})[method] = handler
+        parts = path.removeprefix("/").split("/")
+        shape = tuple(None if part.startswith("{") else part for part in parts)
+        routes = self._routes.setdefault(len(shape), [])
+        handlers = next((known for other, known in routes if other == shape), None)
+        if handlers is None:
+            handlers = {}
+            routes.append((shape, handlers))
+        handlers |= dict.fromkeys(methods.split(), handler)
 
     def find(self, path: str) -> Match:
         """Where a path leads. Raises PathNotFoundError."""
         parts = path.removeprefix("/").split("/")
-        for shape, handlers in self._routes.items():
-            if len(shape) == len(parts) and all(
-                part != "" if wanted is None else part == wanted
-                for wanted, part in zip(shape, parts, strict=True)
-            ):
-                arguments = tuple(
-                    part for wanted, part in zip(shape, parts, strict=True) if wanted is None
-                )
+        for shape, handlers in self._routes.get(len(parts), ()):
+            arguments = _arguments(shape, parts)
+            if arguments is not None:
                 return Match(handlers, arguments)
         raise PathNotFoundError
+
+
+def _arguments(shape: tuple[str | None, ...], parts: list[str]) -> tuple[str, ...] | None:
+    """What stands in the open places of a shape; None when a path is not of it."""
+    arguments = []
+    for wanted, part in zip(shape, parts, strict=True):
+        if wanted is None and part:
+            arguments.append(part)
+        elif wanted != part:
+            return None
+    return tuple(arguments)
