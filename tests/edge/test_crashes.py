@@ -13,7 +13,7 @@ import pytest
 
 from tests.edge.conftest import Tenant, World, object_path, some_bytes, until
 from tests.support.raw_reader import open_reader
-from tests.support.service_process import ServiceProcess, run_to_its_end, running
+from tests.support.service_process import ServiceProcess, running
 
 MEBIBYTE = 1024 * 1024
 ROUNDS = 5
@@ -109,25 +109,3 @@ async def _check(process: ServiceProcess, cid: str, data: bytes, tenant: Tenant)
 
 async def _settled(tenant: Tenant) -> bool:
     return (await tenant.balance()).held == 0
-
-
-async def test_a_second_process_on_the_same_cache_is_refused_in_one_line(
-    settings: dict[str, str], tmp_path: Path
-) -> None:
-    async with running("edge", settings, tmp_path):
-        status, output = await run_to_its_end("edge", settings)
-    assert status == 1
-    assert "another edge uses" in output
-    assert "Traceback" not in output
-
-
-async def test_wrong_settings_are_told_all_at_once(settings: dict[str, str]) -> None:
-    wrong = settings | {"pin_bytes": "9", "disk_bytes": "8", "region": "EU!", "auth_target": "x"}
-    status, output = await run_to_its_end("edge", wrong, "--check")
-    assert status == 2
-    assert "TOLLMESH_EDGE_REGION" in output
-    assert "TOLLMESH_EDGE_AUTH_TARGET" in output
-    status, output = await run_to_its_end("edge", settings | {"disk_bytes": "8"}, "--check")
-    assert status == 2
-    assert "TOLLMESH_EDGE_PIN_BYTES" in output
-    assert (await run_to_its_end("edge", settings, "--check")) == (0, "")

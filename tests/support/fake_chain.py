@@ -19,6 +19,7 @@ from services.chain.errors import (
     PublicationNotFoundError,
     RangeNotSatisfiableError,
 )
+from services.rpc.call import Call
 from services.rpc.errors import RequestIdReusedError, ServiceError
 from services.rpc.server import Server
 
@@ -71,6 +72,8 @@ class FakeChain(ChainServiceServicer):
         self.reading = 0
         """ReadObject calls under way."""
         self.stats: Counter[str] = Counter()
+        self.calls: list[Call] = []
+        """Of every StatObject."""
         self.stat_failure: ServiceError | None = None
         self.publish_failures: list[ServiceError] = []
         self.published: dict[str, tuple[str, bytes, str]] = {}
@@ -101,8 +104,9 @@ class FakeChain(ChainServiceServicer):
     async def StatObject(  # noqa: N802 (the contract's name)
         self,
         request: pb.StatObjectRequest,
-        context: object,  # noqa: ARG002 (the contract's signature)
+        context: object,
     ) -> pb.StatObjectResponse:
+        self.calls.append(Call.of(context))
         self.stats[request.cid] += 1
         if self.stat_failure is not None:
             raise self.stat_failure
