@@ -52,6 +52,7 @@ class Account:
     """The working state of an account; ``save`` writes it."""
 
     __slots__ = (
+        "_changed",
         "_usage",
         "account_id",
         "agenda_us",
@@ -72,13 +73,20 @@ class Account:
         self.holds_us = wallet.holds_us
         self.purses = wallet.purses
         self._usage: dict[bytes, Usage] = {}
+        self._changed = False
 
     def purse(self, currency: str) -> Purse:
         """The credit in a currency; zeros when there never was any."""
         return self.purses.get(currency) or Purse()
 
     def save(self) -> None:
-        """Writes the wallet and the usage counters. Entries and holds are written at once."""
+        """Writes the wallet and the usage counters, if anything happened.
+
+        Entries, holds, lots and the agenda are written as they change: an operation that did not
+        raise must save.
+        """
+        if not self._changed:
+            return
         wallet = Wallet(self.sequence, self.agenda_us, self.holds_us, self.purses)
         self.tx.set(WALLETS.key(self.account_id), encode(wallet))
         for key, usage in self._usage.items():
@@ -171,6 +179,7 @@ class Account:
         resource: str = "",
     ) -> int:
         """Writes a ledger entry about what was just moved; gives its number."""
+        self._changed = True
         purse = self.purse(currency)
         self.sequence = number = self.sequence + 1
         entry = Entry(
@@ -208,6 +217,7 @@ class Account:
 
     def reschedule(self, agenda_us: int) -> None:
         """Moves the account in the agenda."""
+        self._changed = True
         if self.agenda_us != NEVER_US:
             self.tx.clear(AGENDA.key(self.agenda_us, self.account_id))
         if agenda_us != NEVER_US:

@@ -185,10 +185,7 @@ class Ledger:
         def run(tx: Transaction) -> list[tuple[Answer, bool] | ServiceError]:
             account = opened(tx, account_id, now_us=now_us, keep_us=self._keep_us)
             outcomes = [self._debit_once(tx, account, request) for request in requests]
-            if any(
-                not isinstance(outcome, ServiceError) and not outcome[1] for outcome in outcomes
-            ):
-                account.save()
+            account.save()
             return outcomes
 
         reads = tuple(self._requests.key(request.request_id) for request in requests)

@@ -202,3 +202,16 @@ async def test_the_wallet_stays_small_whatever_it_stands_for(
     ((_, wallet),) = wallets.result
     assert len(wallet) < 1200
     await audit_account(bob.stub, "bob")
+
+
+async def test_a_batch_that_is_refused_whole_keeps_what_it_settled(
+    alice: Account, clock: Clock
+) -> None:
+    await alice.grant(10)
+    await alice.reserve(10, seconds=5)
+    clock.advance(5)
+    batch = pb.BatchDebitRequest(debits=[alice.debit_request(11)])
+    (outcome,) = (await alice.stub.BatchDebit(batch)).outcomes
+    assert outcome.error.metadata["available"] == "10"
+    audit = await audit_account(alice.stub, "alice")
+    assert (audit.balance.available, audit.balance.held) == (10, 0)

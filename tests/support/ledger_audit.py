@@ -199,8 +199,10 @@ def _check(audit: Audit) -> None:
         assert purse.available >= 0, f"{where}: available below zero"
         assert purse.held >= 0, f"{where}: held below zero"
     _check_requests(audit)
+    grants = audit.of_kind(pb.ENTRY_KIND_GRANT)
+    ages = {entry.grant_id: age for age, entry in enumerate(grants)}
     for currency, response in audit.balances.items():
-        _check_balance(f"{audit.account_id}, {currency}", response, replay.purses[currency])
+        _check_balance(f"{audit.account_id}, {currency}", response, replay.purses[currency], ages)
     _check_usage(audit, replay)
 
 
@@ -216,7 +218,9 @@ def _check_requests(audit: Audit) -> None:
         assert len(found) == 1 or found == final, f"request {request_id} made entries {found}"
 
 
-def _check_balance(where: str, response: pb.GetBalanceResponse, purse: _Purse) -> None:
+def _check_balance(
+    where: str, response: pb.GetBalanceResponse, purse: _Purse, ages: dict[str, int]
+) -> None:
     balance = response.balance
     for name in ("granted", "available", "held", "spent", "expired"):
         _same(getattr(balance, name), getattr(purse, name), f"{where}: {name}")
@@ -224,19 +228,16 @@ def _check_balance(where: str, response: pb.GetBalanceResponse, purse: _Purse) -
     _same(parts, balance.granted, f"{where}: available + held + spent + expired")
     remaining = sum(grant.remaining for grant in response.grants)
     _same(remaining, balance.available, f"{where}: what remains of the grants")
-    places = [_place(grant) for grant in response.grants]
+    places = [
+        (
+            not grant.HasField("expire_time"),
+            grant.expire_time.ToNanoseconds(),
+            grant.priority,
+            ages[grant.grant_id],
+        )
+        for grant in response.grants
+    ]
     _same(places, sorted(places), f"{where}: the order of the grants")
-
-
-def _place(grant: pb.GrantBalance) -> tuple[bool, int, int, int, int]:
-    expires, created = grant.expire_time, grant.create_time.ToNanoseconds()
-    return (
-        not grant.HasField("expire_time"),
-        expires.ToNanoseconds(),
-        grant.priority,
-        created,
-        int(grant.grant_id.split("-")[1], 16),
-    )
 
 
 def _check_usage(audit: Audit, replay: _Replay) -> None:
