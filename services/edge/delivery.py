@@ -151,7 +151,9 @@ class Sources:
         fill = self._fills.find(key.cid)
         if first - (fill.received if fill else 0) > self._range_gap_bytes:
             return OriginSource(self._origin, key)
-        joined = fill or await self._fills.join(key, info)
-        if joined is not None:
-            return FillSource(joined, self._fills, "collapsed" if fill else "stored")
+        fill = fill or await self._fills.join(key, info)
+        if fill is not None:
+            detail = "collapsed" if fill.is_shared else "stored"
+            fill.is_shared = True
+            return FillSource(fill, self._fills, detail)
         return await self.held(info) or OriginSource(self._origin, key)

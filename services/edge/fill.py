@@ -33,6 +33,8 @@ class Fill:
         self.received = 0
         """How many bytes can be read."""
         self.readers = 0
+        self.is_shared = False
+        """Whether somebody reads it already, or has read it."""
         self._failure: ServiceError | None = None
         self._arrival = asyncio.Event()
 

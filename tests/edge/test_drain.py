@@ -58,7 +58,8 @@ async def test_a_connection_that_stays_open_is_told_to_go(
     await until(lambda: world.chain.reading == 1)
     stopping = asyncio.create_task(edge.stop())
     await until(lambda: not edge.edge._is_ready)
-    await asyncio.sleep(0.25)  # uvicorn looks every tenth of a second whether it is to end
+    server = edge.edge.http._server
+    await until(lambda: not server.servers[0].is_serving(), "it no longer listens")
     world.chain.objects[cid].resume()
     assert (await asking).headers["Connection"] == "close"
     await stopping

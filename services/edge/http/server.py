@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import uvicorn
@@ -91,7 +91,7 @@ class HttpServer:
     async def drain(self) -> None:
         """Stops listening, lets answers finish that are under way, then cuts off the others."""
         if self._serving is not None:
-            self._server.should_exit = True
+            self._server.stop_soon()
             await self._serving
             await self._server.cut_off()
 
@@ -102,6 +102,19 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    def stop_soon(self) -> None:
+        """Begins the end of the server."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Renews the Date header every second, until the server is to stop."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._stopping.wait()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
