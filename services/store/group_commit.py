@@ -33,6 +33,17 @@ MAX_BATCH_BYTES = 800_000
 """What one engine transaction writes at most, unless a single operation writes more."""
 
 
+_WORTHWHILE = 16
+"""So many operations are committed as soon as the lane is free."""
+_PLENTY = 64
+"""Fewer are waited for up to this many: the share of each in the cost of a commit hardly falls."""
+_FRUITLESS_TURNS = 4
+"""After so many turns that brought no operation the event loop has none on its way.
+
+More than one, because a call takes a few turns from the socket to the store.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much a store takes on."""
@@ -132,9 +143,25 @@ class GroupCommit:
         """Commits what waits in a lane until nothing does."""
         try:
             while lane.queue:
+                await self._gather(lane)
                 await self._commit_next(lane)
         finally:
             lane.driver = None
+
+    async def _gather(self, lane: _Lane) -> None:
+        """Lets a small batch grow while the event loop is busy bringing more.
+
+        A commit costs as much as several calls, so a busy process that committed every two or three
+        operations would mostly commit. An idle one only turns its loop a few times.
+        """
+        size = len(lane.queue)
+        if size >= _WORTHWHILE:
+            return
+        fruitless = 0
+        while fruitless < _FRUITLESS_TURNS and size < _PLENTY:
+            await asyncio.sleep(0)
+            before, size = size, len(lane.queue)
+            fruitless = 0 if size > before else fruitless + 1
 
     async def _commit_next(self, lane: _Lane) -> None:
         batch = list(itertools.islice(lane.queue, self._limits.batch_operations))
