@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,6 +61,19 @@ Actions = tuple["pb.Action.ValueType", ...]
 """What a request amounts to; a key that may do any of them will do."""
 
 
+def credential_of(headers: Mapping[str, str]) -> str:
+    """The key in a request's headers or metadata (lower-case names); empty when there is none.
+
+    It stands in ``authorization`` (Bearer) or in ``x-api-key``.
+    """
+    authorization = headers.get("authorization", "")
+    scheme, _, credential = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return credential.strip()
+    # Of another scheme there is nothing to use; but something was presented.
+    return headers.get("x-api-key", "-" if authorization else "").strip()
+
+
 class Admission:
     """Authorises, and counts each account's requests in flight.
 
@@ -86,11 +99,12 @@ class Admission:
         if len(credential) > _LONGEST_CREDENTIAL:
             raise CredentialMalformedError
         digest = hashlib.blake2b(credential.encode(), digest_size=16).digest()
-        refusal: ScopeMissingError | None = None
         for action in actions:
             caller: Caller | None = await self._decisions.get((digest, action))
             if caller is not None:
                 return caller
+        refusal: ScopeMissingError | None = None
+        for action in actions:
             try:
                 return await self._decide(client, action, resource, digest)
             except ScopeMissingError as error:

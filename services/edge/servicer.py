@@ -20,6 +20,7 @@ from services.edge.admission import (
     Admission,
     Caller,
     Client,
+    credential_of,
 )
 from services.edge.cache.disk import DiskCache
 from services.edge.downloads import Download, Downloads
@@ -199,11 +200,8 @@ def _length(request: pb.ReadObjectRequest, info: ObjectInfo) -> int:
 
 
 def _client(call: Call) -> Client:
-    scheme, _, credential = call.metadata.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        credential = call.metadata.get("x-api-key") or scheme
     return Client(
-        credential=credential.strip(),
+        credential=credential_of(call.metadata),
         ip_address=call.peer.rpartition(":")[0].strip("[]"),
         user_agent=call.metadata.get("user-agent", ""),
     )

@@ -36,6 +36,7 @@ async def test_without_a_key_it_is_401(world: World, edge: RunningEdge) -> None:
     [
         {"Authorization": "Bearer nonsense"},
         {"Authorization": "Basic dXNlcjpwYXNz"},
+        {"Authorization": "tm_test_without_a_scheme"},
         {"X_API_Key": "tm_test_nonsense"},
         {"Authorization": "Bearer " + "x" * 600},
     ],

@@ -27,6 +27,8 @@ from services.rpc.trace import (
 
 log = get_logger(__name__)
 
+_HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+
 
 class Application:
     """The ASGI application.
@@ -82,7 +84,7 @@ class Application:
         return ""
 
     def _admit(self, exchange: Exchange) -> None:
-        if exchange.path in {"/healthz", "/readyz"}:
+        if exchange.path in _HEALTH_PATHS:
             return
         if self._draining:
             raise ShuttingDownError
@@ -126,7 +128,8 @@ def _record(exchange: Exchange, call: Call, started: float, reason: str) -> None
     fields = {**call.log_fields, **exchange.log_fields}
     if reason:
         fields["reason"] = reason
-    log.info(
+    record = log.debug if exchange.path in _HEALTH_PATHS else log.info
+    record(
         "request",
         method=exchange.method,
         path=exchange.path,

@@ -15,7 +15,7 @@ import socket
 import struct
 from typing import Any
 
-# struct tcp_info of <linux/tcp.h>: tcpi_bytes_acked, u64. The SYN counts as one.
+# struct tcp_info of <linux/tcp.h>: tcpi_bytes_acked, u64, without the SYN.
 _BYTES_ACKED = struct.Struct("<Q")
 _BYTES_ACKED_AT = 120
 _TCP_INFO_BYTES = 128

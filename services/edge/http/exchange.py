@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from services.chain.errors import UploadIncompleteError
-from services.edge.admission import Client
+from services.edge.admission import Client, credential_of
 from services.edge.http.connection import Connection
 from services.edge.http.problems import Headers, problem
 from services.rpc.errors import InvalidArgumentError, ServiceError
@@ -61,13 +61,9 @@ class Exchange:
 
     @cached_property
     def client(self) -> Client:
-        """Who asks. The key stands in Authorization (Bearer) or in X-API-Key."""
-        scheme, _, credential = self.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            # Of another scheme there is nothing to use; what was sent is still not nothing.
-            credential = self.headers.get("x-api-key") or scheme
+        """Who asks."""
         return Client(
-            credential=credential.strip(),
+            credential=credential_of(self.headers),
             ip_address=self._peer[0] if self._peer else "",
             user_agent=self.headers.get("user-agent", ""),
         )
