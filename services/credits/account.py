@@ -8,6 +8,7 @@ changes anything: of several in one operation, one that is refused leaves the ac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from services.credits import lots
 from services.credits.errors import AmountOutOfRangeError, InsufficientCreditError
@@ -35,17 +36,23 @@ from services.store.port import ReadTransaction, Transaction
 from services.store.records import changed, encode
 
 DAY_US = 86_400_000_000
+_KEYS = 4096
+"""Keys of busy accounts that are kept at hand: each operation needs them several times."""
+
+wallet_key = lru_cache(_KEYS)(WALLETS.key)
+"""Where the wallet of an account stands."""
+_usage_key = lru_cache(_KEYS)(USAGE.key)
 
 
 def load_wallet(tx: ReadTransaction, account_id: str) -> Wallet:
     """The wallet of an account; an empty one for an account that was never granted anything."""
-    stored = tx.get(WALLETS.key(account_id))
+    stored = tx.get(wallet_key(account_id))
     return Wallet() if stored is None else decode_wallet(stored)
 
 
 def usage_key(account_id: str, now_us: int, metered: Metered, currency: str) -> bytes:
     """Where the usage of a meter on the day of ``now_us`` is counted."""
-    return USAGE.key(account_id, now_us // DAY_US, metered.meter, metered.cache, currency)
+    return _usage_key(account_id, now_us // DAY_US, metered.meter, metered.cache, currency)
 
 
 class Account:
@@ -88,7 +95,7 @@ class Account:
         if not self._changed:
             return
         wallet = Wallet(self.sequence, self.agenda_us, self.holds_us, self.purses)
-        self.tx.set(WALLETS.key(self.account_id), encode(wallet))
+        self.tx.set(wallet_key(self.account_id), encode(wallet))
         for key, usage in self._usage.items():
             self.tx.set(key, encode(usage))
 

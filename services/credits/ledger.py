@@ -12,12 +12,12 @@ from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 from services.credits import queries, settlement
-from services.credits.account import Account, usage_key
+from services.credits.account import Account, usage_key, wallet_key
 from services.credits.debits import Debit, Price, debit
 from services.credits.grants import Grant, grant
 from services.credits.holds import Capture, HoldTerms, Release, Reserve, capture, release, reserve
 from services.credits.queries import BalanceView, EntryPage, UsageLines
-from services.credits.records import WALLETS, Answer, Metered, decode_answer
+from services.credits.records import Answer, Metered, decode_answer
 from services.credits.settlement import SettlementDueError, opened
 from services.credits.tariff import Tariff
 from services.rpc.errors import RequestIdReusedError as ReusedError
@@ -170,7 +170,7 @@ class Ledger:
             self._remember(tx, request, answer, now_us)
             return answer, False
 
-        reads = [self._requests.key(request.request_id), WALLETS.key(account_id)]
+        reads = [self._requests.key(request.request_id), wallet_key(account_id)]
         if isinstance(price, Metered) and (currency := self._tariff.currency(price.meter)):
             reads.append(usage_key(account_id, now_us, price, currency))
         operation = Operation(run, account_id, tuple(reads))
@@ -189,7 +189,7 @@ class Ledger:
             return outcomes
 
         reads = tuple(self._requests.key(request.request_id) for request in requests)
-        operation = Operation(run, account_id, (WALLETS.key(account_id), *reads))
+        operation = Operation(run, account_id, (wallet_key(account_id), *reads))
         committed = await self._commit(operation, now_us)
         return [
             outcome if isinstance(outcome, ServiceError) else Applied(*outcome, committed.version)
@@ -227,7 +227,7 @@ class Ledger:
         run = partial(
             settlement.settle, account_id=account_id, now_us=now_us, keep_us=self._keep_us
         )
-        operation = Operation(run, account_id, (WALLETS.key(account_id),))
+        operation = Operation(run, account_id, (wallet_key(account_id),))
         while not (await self._store.commit(operation)).result:
             pass
 
