@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
-from tests.support.ledger_audit import audit_account
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
 
@@ -20,6 +19,7 @@ from services.cli.mesh.tenant import Tenant, grant_once, make_tenant
 from services.cli.transfer import Edge
 from services.credits import errors as credits_errors
 from services.rpc.client import connect
+from tests.support.ledger_audit import audit_account
 
 if TYPE_CHECKING:
     from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
