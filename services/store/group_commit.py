@@ -2,7 +2,8 @@
 
 While an engine transaction of a lane is in flight, the operations that arrive for the lane queue
 up; the next engine transaction runs them all, in order. There is no timer: an idle store commits at
-once, a busy one batches by itself.
+once, a busy one batches by itself, and while the event loop brings operations one by one the next
+engine transaction waits for a number of them that is worth its cost.
 """
 
 from __future__ import annotations

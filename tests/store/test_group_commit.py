@@ -13,7 +13,7 @@ from services.store.engine import Work
 from services.store.errors import StoreOverloadedError, StoreUnavailableError
 from services.store.group_commit import MAX_BATCH_BYTES, GroupCommit, Limits
 from services.store.layer import Layer, Snapshot
-from services.store.port import Operation, Transaction
+from services.store.port import Committed, Operation, Transaction
 from tests.support.store_model import Model
 
 T = TypeVar("T")
@@ -80,6 +80,33 @@ async def test_what_arrives_during_a_commit_is_committed_together_behind_it() ->
     assert {(await task).version for task in others} == {2}
     assert [len(layer.values) for layer in engine.layers] == [1, 49]
     assert engine.reads == [[b"0"], [b"%d" % n for n in range(1, 50)]]
+
+
+async def test_operations_that_a_busy_loop_brings_one_by_one_are_committed_together() -> None:
+    engine = OpenEngine()
+    store = GroupCommit(engine)
+
+    async def after(turns: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return (await store.commit(Operation(partial(put, b"%d" % turns, b""), "g"))).version
+
+    assert await asyncio.gather(*(after(2 * number) for number in range(30))) == [1] * 30
+    assert await store.commit(Operation(partial(put, b"late", b""), "g")) == Committed(None, 2)
+
+
+async def test_a_loop_that_is_busy_for_ever_delays_no_commit_for_ever() -> None:
+    engine = OpenEngine()
+    store = GroupCommit(engine)
+    first = asyncio.create_task(store.commit(Operation(partial(put, b"first", b""), "g")))
+    others: list[asyncio.Task[Committed[None]]] = []
+    async with asyncio.timeout(10):
+        while not first.done():
+            operation = Operation(partial(put, b"%d" % len(others), b""), "g")
+            others.append(asyncio.create_task(store.commit(operation)))
+            await asyncio.sleep(0)
+    await asyncio.gather(*others)
+    assert len(engine.layers[0].values) < 100
 
 
 async def test_lanes_commit_side_by_side_and_a_group_stays_in_its_lane() -> None:
