@@ -32,7 +32,7 @@ KEEP_ALIVE_S = 75
 _CLEAN_UP_S = 5.0
 # How much the kernel may hold of a connection that it cannot send yet. Its default, up to 4 MiB,
 # is memory for nothing when readers stall.
-_UNSENT_BYTES = 512 * 1024
+_UNSENT_BYTES = 128 * 1024
 _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
