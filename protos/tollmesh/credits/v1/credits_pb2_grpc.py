@@ -158,7 +158,8 @@ class CreditServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """What an account used, by meter, over whole UTC days. Errors: none of its own.
+        """What an account used, by meter, over whole UTC days. Errors: AMOUNT_OUT_OF_RANGE (a sum over
+        so long a time leaves 64 bits).
         Deadline: 5 s; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

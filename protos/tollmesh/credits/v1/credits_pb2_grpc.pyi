@@ -86,7 +86,8 @@ class CreditServiceStub:
     Deadline: 5 s; safe to retry.
     """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_credits_pb2.GetUsageRequest, _credits_pb2.GetUsageResponse]
-    """What an account used, by meter, over whole UTC days. Errors: none of its own.
+    """What an account used, by meter, over whole UTC days. Errors: AMOUNT_OUT_OF_RANGE (a sum over
+    so long a time leaves 64 bits).
     Deadline: 5 s; safe to retry.
     """
 
@@ -135,7 +136,8 @@ class CreditServiceAsyncStub(CreditServiceStub):
     Deadline: 5 s; safe to retry.
     """
     GetUsage: _aio.UnaryUnaryMultiCallable[_credits_pb2.GetUsageRequest, _credits_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """What an account used, by meter, over whole UTC days. Errors: none of its own.
+    """What an account used, by meter, over whole UTC days. Errors: AMOUNT_OUT_OF_RANGE (a sum over
+    so long a time leaves 64 bits).
     Deadline: 5 s; safe to retry.
     """
 
@@ -235,7 +237,8 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credits_pb2.GetUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credits_pb2.GetUsageResponse, _abc.Awaitable[_credits_pb2.GetUsageResponse]]:
-        """What an account used, by meter, over whole UTC days. Errors: none of its own.
+        """What an account used, by meter, over whole UTC days. Errors: AMOUNT_OUT_OF_RANGE (a sum over
+        so long a time leaves 64 bits).
         Deadline: 5 s; safe to retry.
         """
 
