@@ -119,7 +119,8 @@ class EdgeServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UnpinObject(self, request, context):
-        """Lets go of a pinned object. Idempotent by request_id. Errors: PIN_NOT_FOUND. Deadline: 2 s.
+        """Lets go of a pinned object. Idempotent by request_id. Errors: PIN_NOT_FOUND,
+        REQUEST_ID_REUSED. Deadline: 2 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -69,7 +69,9 @@ class EdgeServiceStub:
     PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED. Deadline: by size; safe to retry.
     """
     UnpinObject: _grpc.UnaryUnaryMultiCallable[_edge_pb2.UnpinObjectRequest, _edge_pb2.UnpinObjectResponse]
-    """Lets go of a pinned object. Idempotent by request_id. Errors: PIN_NOT_FOUND. Deadline: 2 s."""
+    """Lets go of a pinned object. Idempotent by request_id. Errors: PIN_NOT_FOUND,
+    REQUEST_ID_REUSED. Deadline: 2 s.
+    """
 
 @_typing.type_check_only
 class EdgeServiceAsyncStub(EdgeServiceStub):
@@ -104,7 +106,9 @@ class EdgeServiceAsyncStub(EdgeServiceStub):
     PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED. Deadline: by size; safe to retry.
     """
     UnpinObject: _aio.UnaryUnaryMultiCallable[_edge_pb2.UnpinObjectRequest, _edge_pb2.UnpinObjectResponse]  # type: ignore[assignment]
-    """Lets go of a pinned object. Idempotent by request_id. Errors: PIN_NOT_FOUND. Deadline: 2 s."""
+    """Lets go of a pinned object. Idempotent by request_id. Errors: PIN_NOT_FOUND,
+    REQUEST_ID_REUSED. Deadline: 2 s.
+    """
 
 class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
     """One edge: its own cache, shared with no other."""
@@ -172,6 +176,8 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _edge_pb2.UnpinObjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_edge_pb2.UnpinObjectResponse, _abc.Awaitable[_edge_pb2.UnpinObjectResponse]]:
-        """Lets go of a pinned object. Idempotent by request_id. Errors: PIN_NOT_FOUND. Deadline: 2 s."""
+        """Lets go of a pinned object. Idempotent by request_id. Errors: PIN_NOT_FOUND,
+        REQUEST_ID_REUSED. Deadline: 2 s.
+        """
 
 def add_EdgeServiceServicer_to_server(servicer: EdgeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
