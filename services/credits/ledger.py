@@ -7,7 +7,7 @@ a transaction (``grants``, ``debits``, ``holds``, ``settlement``, ``queries``).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -32,8 +32,11 @@ T = TypeVar("T")
 Clock = Callable[[], int]
 """Microseconds since 1970, UTC."""
 
-DEBITS_PER_OPERATION = 200
-"""Debits of a batch that are committed at once: below the store's limit at the longest names."""
+OPERATION_BYTES = 500_000
+"""What the debits of a batch that are committed at once read and write at most.
+
+Half of the store's limit: an account may have more to do than to debit.
+"""
 
 
 class Applied(NamedTuple):
@@ -103,8 +106,7 @@ class Ledger:
         outcomes: dict[int, Applied | ServiceError] = {}
 
         async def of_account(indexes: list[int]) -> None:
-            for start in range(0, len(indexes), DEBITS_PER_OPERATION):
-                part = indexes[start : start + DEBITS_PER_OPERATION]
+            for part in _parts(indexes, requests):
                 done = await self._debits([requests[index] for index in part])
                 outcomes.update(zip(part, done, strict=True))
 
@@ -245,3 +247,23 @@ class Ledger:
                 return await self._store.read(run, at_least_version=at_least)
             except SettlementDueError:
                 await self._settle(account_id, now_us)
+
+
+def _parts(indexes: Sequence[int], requests: Sequence[Debit]) -> Iterator[list[int]]:
+    """Cuts the debits of an account into as few operations as the store's limit allows."""
+    part: list[int] = []
+    size_bytes = 0
+    for index in indexes:
+        size_bytes += _size_bytes(requests[index])
+        if part and size_bytes > OPERATION_BYTES:
+            yield part
+            part, size_bytes = [], _size_bytes(requests[index])
+        part.append(index)
+    yield part
+
+
+def _size_bytes(request: Debit) -> int:
+    """More than what a debit reads and writes: the keys and values with these names in them."""
+    meter = len(request.price.meter) if isinstance(request.price, Metered) else 0
+    names = 3 * len(request.account_id) + 5 * len(request.request_id) + 4 * meter
+    return 700 + names + len(request.resource.encode())

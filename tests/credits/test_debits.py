@@ -175,12 +175,12 @@ async def test_the_largest_batch_with_the_longest_names_is_taken(bob: Account) -
         bob.debit_request(
             account_id=account_id,
             request_id=f"{number:064}",
-            resource="r" * 256,
+            resource="\U0001f4e6" * 256,  # four bytes each
             metered=metered("download", 1024),
         )
         for number in range(1000)
     ]
-    assert len(debits) > ledger.DEBITS_PER_OPERATION
+    assert 1000 * len(debits) > ledger.OPERATION_BYTES  # it takes more than one
     response = await bob.stub.BatchDebit(pb.BatchDebitRequest(debits=debits))
     available = [outcome.debit.balance.available for outcome in response.outcomes]
     assert available == list(range(9998, 7998, -2))
