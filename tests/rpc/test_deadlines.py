@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from services.rpc.call import Call
 from services.rpc.errors import DeadlineExceededError, InternalError
 from services.rpc.methods import methods_of
 from services.rpc.pipeline import Limits, Pipeline
-from tests.rpc.conftest import ServeEcho
+from tests.rpc.conftest import ServeEcho, Stub
 from tests.support.echo_service import EchoServicer, Message, pb
 
 WAIT_S = 5.0
@@ -159,35 +160,79 @@ async def test_a_caller_that_goes_away_cancels_the_handler(serve_echo: ServeEcho
     assert patience.cleaned_up
 
 
+class Endless(EchoServicer):
+    """Sends until its reader goes, counts what it could send, and records how it ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = 0
+        self.may_clean_up = asyncio.Event()
+        self.may_clean_up.set()
+        self.cleaned_up = False
+        self.ended = asyncio.Event()
+
+    async def Count(self, request: Message, context: object) -> Message:  # noqa: N802 (the contract's name)
+        del request, context
+        try:
+            while True:
+                yield pb.SayResponse(payload=bytes(64 * 1024))
+                self.sent += 1
+        finally:
+            try:
+                await self.may_clean_up.wait()
+                await asyncio.sleep(0)
+                self.cleaned_up = True
+            finally:
+                self.ended.set()
+
+
+async def _read_three_and_leave(stub: Stub) -> None:
+    answers = stub.Count(pb.SayRequest())
+    for _ in range(3):
+        await anext(answers)
+    answers.cancel()
+
+
 async def test_a_reader_that_goes_away_ends_the_stream_where_it_stands(
     serve_echo: ServeEcho,
 ) -> None:
-    class Endless(EchoServicer):
-        """Sends until its reader goes, and counts what it could send."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.sent = 0
-            self.ended = asyncio.Event()
-
-        async def Count(self, request: Message, context: object) -> Message:  # noqa: N802 (the contract's name)
-            del request, context
-            try:
-                while True:
-                    yield pb.SayResponse(payload=bytes(64 * 1024))
-                    self.sent += 1
-            finally:
-                await asyncio.sleep(0)
-                self.ended.set()
-
     servicer = Endless()
     async with serve_echo(servicer) as (stub, _):
-        answers = stub.Count(pb.SayRequest())
-        for _ in range(3):
-            await anext(answers)
-        answers.cancel()
+        await _read_three_and_leave(stub)
         await asyncio.wait_for(servicer.ended.wait(), WAIT_S)
     assert servicer.sent >= 3
+    assert servicer.cleaned_up
+
+
+async def test_a_cancellation_after_a_failed_write_leaves_the_handler_its_cleaning_up(
+    serve_echo: ServeEcho,
+) -> None:
+    """The rare order of the two things that grpc.aio hears of a reader who leaves, every time."""
+    servicer = Endless()
+    servicer.may_clean_up.clear()
+
+    class LateTask(asyncio.Task[object]):
+        """Is cancelled a moment later than told, if it serves a call: by then its write failed."""
+
+        def cancel(self, msg: object = None) -> bool:
+            if not self.get_name().startswith("HandleExceptions"):  # grpc.aio's name for those
+                return super().cancel(msg)
+            self.get_loop().call_later(0.05, self._cancel_now)
+            return True
+
+        def _cancel_now(self) -> None:
+            super().cancel()
+            servicer.may_clean_up.set()
+
+    def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any) -> Any:  # noqa: ANN401 (of any type)
+        return LateTask(coroutine, loop=loop)
+
+    asyncio.get_running_loop().set_task_factory(make_task)
+    async with serve_echo(servicer) as (stub, _):
+        await _read_three_and_leave(stub)
+        await asyncio.wait_for(servicer.ended.wait(), WAIT_S)
+    assert servicer.may_clean_up.is_set()
+    assert servicer.cleaned_up
 
 
 async def test_an_uploader_that_goes_away_ends_the_handler(serve_echo: ServeEcho) -> None:
