@@ -112,7 +112,10 @@ def _processors(service: str, *, console: bool, colors: bool) -> list[Processor]
         return event
 
     if console:
-        return [add_origin, _short_time, structlog.dev.ConsoleRenderer(colors=colors), _to_text]
+        # The default shows the variables of every frame: API keys, requests, secrets.
+        plain = structlog.dev.plain_traceback
+        renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)
+        return [add_origin, _short_time, renderer, _to_text]
     return [add_origin, structlog.processors.format_exc_info, _to_json]
 
 

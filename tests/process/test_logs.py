@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-import structlog
 
 from services.process import logs
 from services.rpc.client import connect
@@ -126,7 +125,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], bytes]]:
     monkeypatch.setattr(logs, "_chain", [])
     logs.configure("info", "json", service="test")
     yield lambda: os.read(reader, 65_536)
-    structlog.reset_defaults()
+    logs.configure("info", "json")
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
     os.close(reader)
@@ -159,3 +158,22 @@ def test_lines_of_libraries_come_the_same_way(written: Callable[[], bytes]) -> N
     assert (line["event"], line["message"], line["level"]) == ("library", "it broke", "error")
     assert line["module"] == "some.library"
     assert "inside a library" in line["exception"]
+
+
+def _break(credential: str) -> None:
+    raise RuntimeError(len(credential))
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_shows_where_and_never_the_variables(
+    form: logs.LogFormat, written: Callable[[], bytes]
+) -> None:
+    logs.configure("info", form)
+    credential = KEY[::-1]  # stands in no line of the source
+    try:
+        _break(credential)
+    except RuntimeError:
+        logs.get_logger("test").exception("broken")
+    printed = written().decode()
+    assert "in _break" in printed
+    assert credential not in printed

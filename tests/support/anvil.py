@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import signal
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PROGRAM = Path(__file__).parents[2] / "deploy/node/node_modules/.bin/anvil"
+PACKAGES = Path(__file__).parents[2] / "deploy/node/node_modules/@foundry-rs"
+# The program itself, not the script before it: a script that is ended leaves it behind.
+PROGRAM = next(PACKAGES.glob("anvil-*/bin/anvil"), PACKAGES / "anvil")
 START_S = 30.0
 CHAIN_ID = 31337
 # The first account that anvil funds, the same on every machine; worth nothing anywhere.
@@ -96,14 +97,12 @@ async def running_anvil(directory: Path, *options: str, port: int = 0) -> AsyncI
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log.fileno(),
             stderr=log.fileno(),
-            start_new_session=True,
         )
     try:
         yield Anvil(f"http://{await _listening(process, log_file)}")
     finally:
         if process.returncode is None:
-            # The program is a script around the real one: both are in its session.
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
         await process.wait()
 
 

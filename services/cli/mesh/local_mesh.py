@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import shutil
 import sys
@@ -84,9 +83,7 @@ class LocalMesh:
 
     async def _start(self) -> None:
         anvil = _anvil(self.addresses["chain-node"], self.home, self.epoch_blocks)
-        # A node.js from the package index stands beside our interpreter.
-        path = f"{os.environ.get('PATH', os.defpath)}:{Path(sys.executable).parent}"
-        node = self._run("chain-node", anvil, {"PATH": path})
+        node = self._run("chain-node", anvil, {})
         await node.listening(self.addresses["chain-node"])
         started = [self._service(name, name, env) for name, env in self._service_settings().items()]
         started += [
@@ -148,8 +145,9 @@ def _secret(path: Path, value: str) -> None:
 
 
 def _anvil(address: str, home: Path, epoch_blocks: int) -> list[str]:
-    beside = Path(__file__).parents[3] / "deploy/node/node_modules/.bin/anvil"
-    program = str(beside) if beside.exists() else shutil.which("anvil")
+    # The program itself, not the script before it: a script that is ended leaves it behind.
+    packages = Path(__file__).parents[3] / "deploy/node/node_modules/@foundry-rs"
+    program = next(map(str, packages.glob("anvil-*/bin/anvil")), None) or shutil.which("anvil")
     if not program:
         message = "the local chain (anvil) is not installed: run 'make demo' or 'make up' once"
         raise CommandError(message, FAILED)
