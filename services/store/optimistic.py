@@ -28,7 +28,8 @@ T = TypeVar("T")
 
 BUDGET_S = 10.0
 MARKERS = b"\xffmarker/"
-"""Where markers stand: above every user key. Then the client and the lane."""
+"""Where markers stand, above every user key: this, the client, the lane."""
+MARKERS_END = b"\xffmarker0"
 MARK_BYTES = 8
 
 

@@ -28,7 +28,7 @@ from services.store.errors import (
     StoreUnavailableError,
 )
 from services.store.layer import Layer, Snapshot
-from services.store.optimistic import MARK_BYTES, MARKERS, AttemptFailed, CommitUnknown
+from services.store.optimistic import MARK_BYTES, MARKERS, MARKERS_END, AttemptFailed, CommitUnknown
 from services.store.port import MAX_OPERATION_BYTES
 
 T = TypeVar("T")
@@ -245,8 +245,8 @@ def _open_directory(database: Native, path: tuple[str, ...]) -> bytes:
     def opened(transaction: Native) -> bytes:
         prefix = bytes(fdb.directory.create_or_open(transaction, path).key())
         oldest = transaction.get_read_version().wait() - _STALE_MARKER_VERSIONS
-        begin = prefix + MARKERS
-        for pair in transaction.snapshot.get_range(begin, begin + b"\xff", limit=1_000):
+        markers = prefix + MARKERS, prefix + MARKERS_END
+        for pair in transaction.snapshot.get_range(*markers, limit=1_000):
             if int.from_bytes(pair.value[MARK_BYTES : MARK_BYTES + 8], "big") < oldest:
                 transaction.clear(pair.key)
         return prefix
