@@ -161,7 +161,7 @@ async def test_a_caller_that_goes_away_cancels_the_handler(serve_echo: ServeEcho
 
 
 class Endless(EchoServicer):
-    """Sends until its reader goes, counts what it could send, and records how it ended."""
+    """Sends until its reader goes, counts what it sends, and records how it ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,8 +175,8 @@ class Endless(EchoServicer):
         del request, context
         try:
             while True:
+                self.sent += 1  # before: what was sent may have been read before we hear of it
                 yield pb.SayResponse(payload=bytes(64 * 1024))
-                self.sent += 1
         finally:
             try:
                 await self.may_clean_up.wait()
