@@ -26,10 +26,9 @@ SECONDS = float(os.environ.get("BENCH_SECONDS", "2"))
 IN_FLIGHT = (1, 32, 200)
 
 
-def debit(number: int, tx: Transaction) -> None:
+def debit(request: bytes, tx: Transaction) -> None:
     """What a debit does to the store."""
     tx.get(b"wallet")
-    request = b"request/%d" % number
     tx.get(request)
     tx.set(b"wallet", b"w" * 100)
     tx.set(request, b"r" * 100)
@@ -45,7 +44,8 @@ async def commits(store: Store, in_flight: int) -> tuple[float, float]:
     async def worker() -> None:
         nonlocal done
         while time.perf_counter() < end:
-            await store.commit(Operation(partial(debit, next(numbers)), "hot", (b"wallet",)))
+            request = b"request/%d" % next(numbers)
+            await store.commit(Operation(partial(debit, request), "hot", (b"wallet", request)))
             done += 1
 
     started, processor = time.perf_counter(), time.process_time()
