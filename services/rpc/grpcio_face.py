@@ -153,11 +153,11 @@ def _rpc_handler(
     if method.server_streaming:
         handle = _streaming(method.path, pipeline.stream_answer(method), identify=identify)
         if method.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(_from_stream(handle))
+            return grpc.stream_stream_rpc_method_handler(_from_stream(handle, one_answer=False))
         return grpc.unary_stream_rpc_method_handler(handle)
     handle = _answering(method.path, pipeline.unary_answer(method), identify=identify)
     if method.client_streaming:
-        return grpc.stream_unary_rpc_method_handler(_from_stream(handle))
+        return grpc.stream_unary_rpc_method_handler(_from_stream(handle, one_answer=True))
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
@@ -209,27 +209,43 @@ async def _write(context: _Context, response: bytes) -> None:
         raise
 
 
-def _from_stream(handle: _Handler) -> Any:  # noqa: ANN401 (the stubs want a sync handler)
+def _from_stream(handle: _Handler, *, one_answer: bool) -> Any:  # noqa: ANN401 (the stubs want a sync handler)
     """Reads the caller's stream through the context: its own iterator cannot be put down early."""
 
     async def handle_stream(_: object, context: _Context) -> object:
-        return await handle(_IncomingStream(context), context)
+        return await handle(_IncomingStream(context, confirm_end=one_answer), context)
 
     return handle_stream
 
 
 class _IncomingStream:
-    def __init__(self, context: _Context) -> None:
+    """A caller's messages; at its end the caller has sent them all.
+
+    grpc.aio reads EOF when the caller ends its stream, and just as well when it goes away in the
+    middle; the cancellation follows up to milliseconds later. An upload must not look complete
+    then. Whether the call still lives shows when something is sent: the initial metadata, which an
+    answer would bring anyway.
+    """
+
+    def __init__(self, context: _Context, *, confirm_end: bool) -> None:
         self._context = context
+        self._confirm_end = confirm_end
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         raw = await self._context.read()
-        if raw is grpc.aio.EOF:
-            raise StopAsyncIteration
-        return cast("bytes", raw)
+        if raw is not grpc.aio.EOF:
+            return cast("bytes", raw)
+        if self._confirm_end:
+            self._confirm_end = False
+            try:
+                await self._context.send_initial_metadata(())
+            except grpc.aio.InternalError:
+                await asyncio.sleep(_CANCELLATION_FOLLOWS_S)  # as in _write
+                raise
+        raise StopAsyncIteration
 
 
 def _call(path: str, context: _Context, *, identify: bool) -> Call:

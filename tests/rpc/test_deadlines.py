@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -244,6 +245,44 @@ async def test_an_uploader_that_goes_away_ends_the_handler(serve_echo: ServeEcho
         call.cancel()
         await asyncio.wait_for(patience.ended.wait(), WAIT_S)
     assert patience.cleaned_up
+
+
+async def test_an_upload_that_was_broken_off_never_looks_complete(serve_echo: ServeEcho) -> None:
+    class Collector(EchoServicer):
+        """Counts the uploads that came to their end, and those that did not."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.complete = 0
+            self.arrived = asyncio.Event()
+            self.ended = asyncio.Event()
+
+        async def Join(self, request_iterator: AsyncIterator[Message], context: object) -> Message:  # noqa: N802 (the contract's name)
+            del context
+            try:
+                async for _ in request_iterator:
+                    self.arrived.set()
+                self.complete += 1
+            finally:
+                self.ended.set()
+            return pb.SayResponse()
+
+    servicer = Collector()
+    async with serve_echo(servicer) as (stub, _):
+        for _ in range(40):
+            servicer.arrived.clear()
+            servicer.ended.clear()
+            call = stub.Join()
+            await call.write(WAIT)
+            await asyncio.wait_for(servicer.arrived.wait(), WAIT_S)
+            call.cancel()
+            await asyncio.wait_for(servicer.ended.wait(), WAIT_S)
+        assert servicer.complete == 0
+        call = stub.Join()
+        await call.write(WAIT)
+        await call.done_writing()
+        await call
+    assert servicer.complete == 1
 
 
 async def test_cancellation_crosses_a_hop(serve_echo: ServeEcho) -> None:
