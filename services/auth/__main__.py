@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 
 from services.auth.decision import Verifier
 from services.auth.peppers import HASH_BYTES, Peppers
 from services.auth.servicer import AccountServicer, AuthServicer, Terms
 from services.auth.settings import AuthSettings
+from services.process.clock import now_us
 from services.process.lifecycle import announce_ready, run
 from services.process.logs import get_logger
 from services.rpc.server import Limits, Server
@@ -75,11 +75,6 @@ def new_server(
         limits=Limits(settings.max_concurrent_calls, settings.max_message_bytes),
         drain_s=settings.drain_s,
     )
-
-
-def now_us() -> int:
-    """Microseconds since 1970, UTC."""
-    return time.time_ns() // 1000
 
 
 def report(error: Exception) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -12,6 +11,7 @@ from services.chain.intake import Limits as IntakeLimits
 from services.chain.networks.evm.network import EvmNetwork
 from services.chain.servicer import ChainServicer
 from services.chain.settings import ChainSettings
+from services.process.clock import now_us
 from services.process.lifecycle import announce_ready, run
 from services.process.logs import get_logger
 from services.rpc.server import Limits, Server
@@ -87,11 +87,6 @@ def new_server(settings: ChainSettings, servicer: ChainServicer) -> Server:
         limits=Limits(settings.max_concurrent_calls, settings.max_message_bytes),
         drain_s=settings.drain_s,
     )
-
-
-def now_us() -> int:
-    """Microseconds since 1970, UTC."""
-    return time.time_ns() // 1000
 
 
 if __name__ == "__main__":

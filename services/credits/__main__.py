@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from services.credits.errors import STORE_ERRORS
 from services.credits.ledger import Ledger
 from services.credits.servicer import CreditServicer
 from services.credits.settings import CreditSettings
 from services.credits.sweeper import Sweeper, report
+from services.process.clock import now_us
 from services.process.lifecycle import announce_ready, run
 from services.rpc.server import Limits, Server
 from services.rpc.tls import ServerTls
@@ -58,11 +58,6 @@ def new_server(settings: CreditSettings, ledger: Ledger) -> Server:
         limits=Limits(settings.max_concurrent_calls, settings.max_message_bytes),
         drain_s=settings.drain_s,
     )
-
-
-def now_us() -> int:
-    """Microseconds since 1970, UTC."""
-    return time.time_ns() // 1000
 
 
 if __name__ == "__main__":
