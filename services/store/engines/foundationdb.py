@@ -265,7 +265,9 @@ def _committed(database: Native, change: Callable[[Native], T]) -> T:
             try:
                 transaction.on_error(error).wait()
             except fdb.FDBError as final:
-                raise StoreUnavailableError(f"the cluster does not answer: {final}") from final
+                raise StoreUnavailableError(
+                    f"the cluster does not answer: {_text(final)}"
+                ) from final
         else:
             return result
 
@@ -280,6 +282,11 @@ def _transaction(database: Native) -> Native:
     return transaction
 
 
+def _text(error: Native) -> str:
+    """What an error of the binding says; its own text shows bytes."""
+    return f"{error.description.decode()} ({error.code})"
+
+
 def _wake(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
@@ -291,13 +298,13 @@ def _reading() -> Iterator[None]:
     try:
         yield
     except fdb.FDBError as error:
-        raise AttemptFailed(str(error)) from error
+        raise AttemptFailed(_text(error)) from error
 
 
 def _commit_failure(error: Native) -> BaseException:
     """What a failed commit means. Whatever is not surely a failure counts as unknown."""
     if fdb.predicates.is_retryable_not_committed(error):
-        return AttemptFailed(str(error))
+        return AttemptFailed(_text(error))
     if _MISUSE_CODES.start <= error.code < _MISUSE_CODES.stop:  # refused before it was sent
-        return StoreUnavailableError(f"the commit was refused: {error}")
-    return CommitUnknown(str(error))
+        return StoreUnavailableError(f"the commit was refused: {_text(error)}")
+    return CommitUnknown(_text(error))
