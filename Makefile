@@ -19,7 +19,7 @@ NODE_ALL := $(NODE)/node_modules/.all
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit("Tollmesh needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=python3.11 or newer." if sys.version_info < (3, 11) else 0)'
@@ -52,10 +52,6 @@ $(NODE_ALL): $(NODE)/package-lock.json | $(PROGRAMS)
 	@$(NPM_INSTALL)
 	@touch $@ $(NODE_RUNTIME)
 
-.PHONY: down
-down: $(PROGRAMS) ## stop the mesh that make up started; its data stays
-	@$(BIN)/tollmesh down
-
 .PHONY: demo
 demo: $(NODE_RUNTIME) ## the main job, start to end, on this machine: publish, download twice, check the bill
 	@$(BIN)/tollmesh demo
@@ -63,6 +59,10 @@ demo: $(NODE_RUNTIME) ## the main job, start to end, on this machine: publish, d
 .PHONY: up
 up: $(NODE_RUNTIME) ## leave a mesh running and print what to try
 	@$(BIN)/tollmesh up --detach
+
+.PHONY: down
+down: $(PROGRAMS) ## stop the mesh that make up started; its data stays
+	@$(BIN)/tollmesh down
 
 .PHONY: test
 test: $(NODE_ALL) ## every check: layout, lint, types, protos, unit, mesh and a short chaos run
