@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from services.auth.credential import ENVIRONMENT_PATTERN
 from services.auth.peppers import MIN_PEPPER_BYTES
 from services.process.settings import (
+    AfterValidator,
     Field,
     SecretFile,
     ServerSettings,
@@ -14,6 +15,7 @@ from services.process.settings import (
     field_validator,
     model_validator,
 )
+from services.store.open import checked_url
 
 PepperId = Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,32}$")]
 
@@ -23,7 +25,7 @@ class AuthSettings(ServerSettings):
 
     model_config = SettingsConfigDict(env_prefix="TOLLMESH_AUTH_")
 
-    store: str = Field(
+    store: Annotated[str, AfterValidator(checked_url)] = Field(
         description="The store's URL: lmdb:///DIRECTORY, or fdb:///CLUSTER_FILE?directory=NAME."
     )
     environment: str = Field(

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from services.chain.networks.evm.settings import EvmSettings
-from services.process.settings import Field, ServerSettings, SettingsConfigDict
+from services.process.settings import AfterValidator, Field, ServerSettings, SettingsConfigDict
+from services.store.open import checked_url
 
 NetworkName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
 
@@ -16,7 +17,7 @@ class ChainSettings(ServerSettings):
 
     model_config = SettingsConfigDict(env_prefix="TOLLMESH_CHAIN_")
 
-    store: str = Field(
+    store: Annotated[str, AfterValidator(checked_url)] = Field(
         description="The store's URL: lmdb:///DIRECTORY, or fdb:///CLUSTER_FILE?directory=NAME."
     )
     spool_dir: Path = Field(

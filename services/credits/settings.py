@@ -7,6 +7,7 @@ from typing import Annotated
 
 from services.credits.tariff import Rates, Tariff
 from services.process.settings import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -14,6 +15,7 @@ from services.process.settings import (
     SettingsConfigDict,
     field_validator,
 )
+from services.store.open import checked_url
 
 MeterName = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,31}$")]
 
@@ -64,7 +66,7 @@ class CreditSettings(ServerSettings):
 
     model_config = SettingsConfigDict(env_prefix="TOLLMESH_CREDITS_")
 
-    store: str = Field(
+    store: Annotated[str, AfterValidator(checked_url)] = Field(
         description="The store's URL: lmdb:///DIRECTORY, or fdb:///CLUSTER_FILE?directory=NAME."
     )
     tariff: dict[MeterName, MeterPrice] = Field(

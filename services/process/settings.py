@@ -37,6 +37,7 @@ from pydantic_settings import (
 
 __all__ = [
     "Address",
+    "AfterValidator",
     "BaseModel",
     "ClientSettings",
     "ConfigDict",

@@ -31,14 +31,28 @@ async def open_store(url: str, *, limits: Limits | None = None) -> Store:
     has the directory, ``StoreUnavailableError`` when the engine cannot be opened, and
     ``EngineMissingError`` when its library is not installed.
     """
+    parts, options = _parsed(url)
+    opener, _ = _ENGINES[parts.scheme]
+    return GroupCommit(await opener(parts, options), limits)
+
+
+def checked_url(url: str) -> str:
+    """The same URL, for settings: raises ``ValueError`` when it names no store."""
+    _parsed(url)
+    return url
+
+
+def _parsed(url: str) -> tuple[SplitResult, dict[str, str]]:
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     if parts.netloc or parts.scheme not in _ENGINES:
         raise ValueError(f"{url!r} names no store; use lmdb:///DIRECTORY or fdb:///CLUSTER_FILE")
-    opener, known = _ENGINES[parts.scheme]
+    _, known = _ENGINES[parts.scheme]
     if unknown := options.keys() - known:
         raise ValueError(f"{url!r}: {parts.scheme} has no option {min(unknown)!r}")
-    return GroupCommit(await opener(parts, options), limits)
+    if parts.scheme == "lmdb" and not parts.path.startswith("/"):
+        raise ValueError(f"{url!r}: an LMDB store needs an absolute path")
+    return parts, options
 
 
 # An engine's module is imported only when it is used: its library may be missing.
@@ -47,8 +61,6 @@ async def open_store(url: str, *, limits: Limits | None = None) -> Store:
 async def _lmdb(parts: SplitResult, options: dict[str, str]) -> Engine:  # noqa: ARG001 (has none)
     from services.store.engines.lmdb import LmdbEngine  # noqa: PLC0415 (as above)
 
-    if not parts.path.startswith("/"):
-        raise ValueError(f"{parts.geturl()!r}: an LMDB store needs an absolute path")
     return LmdbEngine(Path(unquote(parts.path)))
 
 

@@ -41,11 +41,22 @@ async def test_check_names_every_mistake(settings: Settings) -> None:
     assert "TOLLMESH_CREDITS_REQUEST_RECORD_HOURS" in output
 
 
-async def test_a_store_that_cannot_be_opened_is_one_clear_line(settings: Settings) -> None:
-    status, output = await run_to_its_end("credits", {**settings, "store": "redis://host"})
+async def test_a_store_that_there_is_not_is_a_mistake_in_the_settings(settings: Settings) -> None:
+    wrong = {**settings, "store": "redis://host"}
+    status, output = await run_to_its_end("credits", wrong, "--check")
+    assert status == 2
+    assert "TOLLMESH_CREDITS_STORE: 'redis://host' names no store" in output
+
+
+async def test_a_store_that_cannot_be_opened_is_one_clear_line(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    wrong = {**settings, "store": f"lmdb://{tmp_path}/file/store"}
+    status, output = await run_to_its_end("credits", wrong)
     assert status == 1
     (line,) = output.splitlines()
-    assert "names no store" in line
+    assert "Not a directory" in line
 
 
 async def test_what_was_answered_is_there_after_a_restart(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.store.errors import EngineMissingError
-from services.store.open import open_store
+from services.store.open import checked_url, open_store
 from services.store.port import Operation
 
 
@@ -30,6 +30,17 @@ from services.store.port import Operation
 async def test_a_url_that_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         await open_store(url)
+
+
+@pytest.mark.parametrize("url", ["postgres://localhost/db", "lmdb:relative", "fdb:/f?tenant=b"])
+def test_a_setting_that_names_no_store_is_refused_before_anything_is_opened(url: str) -> None:
+    with pytest.raises(ValueError, match=r"store|option"):
+        checked_url(url)
+
+
+def test_a_setting_that_names_a_store_stays_as_it_is(tmp_path: Path) -> None:
+    assert checked_url(f"lmdb://{tmp_path}/new") == f"lmdb://{tmp_path}/new"
+    assert not (tmp_path / "new").exists()
 
 
 async def test_a_path_with_escapes_is_the_directory_that_it_says(tmp_path: Path) -> None:
@@ -57,7 +68,7 @@ class Missing:
 
 ctypes.CDLL, ctypes.util.find_library = Missing, lambda name: None
 from services.store.engines import foundationdb
-from services.store.open import open_store
+from services.store.open import checked_url, open_store
 try:
     asyncio.run(open_store("fdb:///nowhere/fdb.cluster"))
 except EngineMissingError as error:
