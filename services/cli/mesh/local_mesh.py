@@ -79,7 +79,10 @@ class LocalMesh:
             self._address(f"edge-{region}-grpc", grpc)
 
     def _address(self, name: str, preferred: int) -> None:
-        self.addresses[name] = f"127.0.0.1:{free_port(preferred if self.fixed_ports else 0)}"
+        port = free_port(preferred if self.fixed_ports else 0)
+        while (address := f"127.0.0.1:{port}") in self.addresses.values():
+            port = free_port()
+        self.addresses[name] = address
 
     async def _start(self) -> None:
         anvil = _anvil(self.addresses["chain-node"], self.home, self.epoch_blocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from services.cli.failure import FAILED, CommandError
 
 START_S = 60.0
 STOP_S = 20.0
+_PORTS = range(12_000, 32_000)
 
 
 @dataclass
@@ -89,11 +91,18 @@ async def stop(children: Sequence[Child]) -> None:
 
 
 def free_port(preferred: int = 0) -> int:
-    """A TCP port of the loopback address that is free now: the preferred one if it is."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", preferred))
-        except OSError:
-            return free_port()
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback address that is free now: the preferred one if it is.
+
+    Others are below the range from which systems give ports to outgoing connections (32768 and up
+    on Linux), so none of those takes it before its program listens.
+    """
+    while True:
+        port = preferred or _PORTS.start + secrets.randbelow(len(_PORTS))
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                preferred = 0
+                continue
+            return port
