@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent
-SERVICES = ("auth", "credits", "chain", "edge")
+MESSAGES_ONLY = {"buf/validate/validate.proto", "tollmesh/errors/v1/errors.proto"}
 
 
 def main() -> int:
@@ -45,9 +45,9 @@ def _generate(out: Path) -> None:
     well_known = importlib.resources.files("grpc_tools") / "_proto"
     protoc = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={ROOT}"]
     protoc += [f"--proto_path={well_known}", f"--python_out={out}", f"--mypy_out=quiet:{out}"]
-    messages = ["buf/validate/validate.proto", "tollmesh/errors/v1/errors.proto"]
-    services = [f"tollmesh/{name}/v1/{name}.proto" for name in SERVICES]
-    _run([*protoc, *messages])
+    protos = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tollmesh/**/*.proto")}
+    services = sorted(protos - MESSAGES_ONLY)
+    _run([*protoc, *sorted(MESSAGES_ONLY)])
     _run([*protoc, f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *services])
 
 

@@ -13,18 +13,18 @@ import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 from tollmesh.auth.v1 import auth_pb2
 from tollmesh.chain.v1 import chain_pb2
-from tollmesh.credits.v1 import credits_pb2
+from tollmesh.credits.v1 import credits_pb2, leases_pb2, ledger_pb2
 from tollmesh.edge.v1 import edge_pb2
 from tollmesh.errors.v1 import errors_pb2
 
 ROOT = Path(__file__).parents[2]
 PROTOS = ROOT / "protos"
 BUF = ROOT / "deploy/node/node_modules/.bin/buf"
-FILES = (auth_pb2, chain_pb2, credits_pb2, edge_pb2)
+FILES = (auth_pb2, chain_pb2, credits_pb2, leases_pb2, ledger_pb2, edge_pb2)
 SERVICES: list[ServiceDescriptor] = [
     service for file in FILES for service in file.DESCRIPTOR.services_by_name.values()
 ]
-READS = ("Get", "List", "Stat", "Read", "Authorize")
+READS = ("Get", "List", "Stat", "Read", "Watch", "Export", "Audit", "Authorize")
 
 
 def _buf(*arguments: str, directory: Path = PROTOS) -> subprocess.CompletedProcess[str]:

@@ -78,6 +78,34 @@ EXPIRY_POLICY_DEBIT_ESTIMATE: ExpiryPolicy.ValueType  # 2
 """what is left of the hold is debited"""
 Global___ExpiryPolicy: _TypeAlias = ExpiryPolicy  # noqa: Y015
 
+class _ExcessRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExcessRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExcessRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXCESS_RULE_UNSPECIFIED: _ExcessRule.ValueType  # 0
+    """as BALANCE"""
+    EXCESS_RULE_BALANCE: _ExcessRule.ValueType  # 1
+    """takes it from the balance, but never below zero, or is refused"""
+    EXCESS_RULE_OVERDRAFT: _ExcessRule.ValueType  # 2
+    """as BALANCE, but down to the account's overdraft limit"""
+    EXCESS_RULE_SHORTFALL: _ExcessRule.ValueType  # 3
+    """takes what the balance has and records the rest as a shortfall"""
+
+class ExcessRule(_ExcessRule, metaclass=_ExcessRuleEnumTypeWrapper):
+    """What a capture above the hold does about the rest."""
+
+EXCESS_RULE_UNSPECIFIED: ExcessRule.ValueType  # 0
+"""as BALANCE"""
+EXCESS_RULE_BALANCE: ExcessRule.ValueType  # 1
+"""takes it from the balance, but never below zero, or is refused"""
+EXCESS_RULE_OVERDRAFT: ExcessRule.ValueType  # 2
+"""as BALANCE, but down to the account's overdraft limit"""
+EXCESS_RULE_SHORTFALL: ExcessRule.ValueType  # 3
+"""takes what the balance has and records the rest as a shortfall"""
+Global___ExcessRule: _TypeAlias = ExcessRule  # noqa: Y015
+
 class _HoldState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -125,6 +153,16 @@ class _EntryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntryKind.V
     """held to available"""
     ENTRY_KIND_EXPIRE_GRANT: _EntryKind.ValueType  # 6
     """available to expired"""
+    ENTRY_KIND_VOID_GRANT: _EntryKind.ValueType  # 7
+    """available to voided"""
+    ENTRY_KIND_REFUND: _EntryKind.ValueType  # 8
+    """spent to available"""
+    ENTRY_KIND_REFILL_GRANT: _EntryKind.ValueType  # 9
+    """adds to available: the next period of a recurring grant"""
+    ENTRY_KIND_EXTEND_HOLD: _EntryKind.ValueType  # 10
+    """available to held (nothing, if only the time was extended)"""
+    ENTRY_KIND_SET_TERMS: _EntryKind.ValueType  # 11
+    """moves nothing: the overdraft limit or the shadow mode changed"""
 
 class EntryKind(_EntryKind, metaclass=_EntryKindEnumTypeWrapper):
     """What a ledger entry records."""
@@ -142,11 +180,104 @@ ENTRY_KIND_RELEASE: EntryKind.ValueType  # 5
 """held to available"""
 ENTRY_KIND_EXPIRE_GRANT: EntryKind.ValueType  # 6
 """available to expired"""
+ENTRY_KIND_VOID_GRANT: EntryKind.ValueType  # 7
+"""available to voided"""
+ENTRY_KIND_REFUND: EntryKind.ValueType  # 8
+"""spent to available"""
+ENTRY_KIND_REFILL_GRANT: EntryKind.ValueType  # 9
+"""adds to available: the next period of a recurring grant"""
+ENTRY_KIND_EXTEND_HOLD: EntryKind.ValueType  # 10
+"""available to held (nothing, if only the time was extended)"""
+ENTRY_KIND_SET_TERMS: EntryKind.ValueType  # 11
+"""moves nothing: the overdraft limit or the shadow mode changed"""
 Global___EntryKind: _TypeAlias = EntryKind  # noqa: Y015
+
+class _RefillPeriod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RefillPeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefillPeriod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFILL_PERIOD_UNSPECIFIED: _RefillPeriod.ValueType  # 0
+    REFILL_PERIOD_DAY: _RefillPeriod.ValueType  # 1
+    REFILL_PERIOD_WEEK: _RefillPeriod.ValueType  # 2
+    REFILL_PERIOD_MONTH: _RefillPeriod.ValueType  # 3
+    REFILL_PERIOD_YEAR: _RefillPeriod.ValueType  # 4
+
+class RefillPeriod(_RefillPeriod, metaclass=_RefillPeriodEnumTypeWrapper):
+    """How often a recurring grant is refilled: at the same time of day (UTC) each day or week, or on the
+    same day of each month or year (its last day, where a month is shorter).
+    """
+
+REFILL_PERIOD_UNSPECIFIED: RefillPeriod.ValueType  # 0
+REFILL_PERIOD_DAY: RefillPeriod.ValueType  # 1
+REFILL_PERIOD_WEEK: RefillPeriod.ValueType  # 2
+REFILL_PERIOD_MONTH: RefillPeriod.ValueType  # 3
+REFILL_PERIOD_YEAR: RefillPeriod.ValueType  # 4
+Global___RefillPeriod: _TypeAlias = RefillPeriod  # noqa: Y015
+
+class _UsagePeriod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UsagePeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsagePeriod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USAGE_PERIOD_UNSPECIFIED: _UsagePeriod.ValueType  # 0
+    """not at all: one sum"""
+    USAGE_PERIOD_DAY: _UsagePeriod.ValueType  # 1
+    """UTC days"""
+    USAGE_PERIOD_MONTH: _UsagePeriod.ValueType  # 2
+    """UTC months"""
+
+class UsagePeriod(_UsagePeriod, metaclass=_UsagePeriodEnumTypeWrapper):
+    """Into what GetUsage cuts its time."""
+
+USAGE_PERIOD_UNSPECIFIED: UsagePeriod.ValueType  # 0
+"""not at all: one sum"""
+USAGE_PERIOD_DAY: UsagePeriod.ValueType  # 1
+"""UTC days"""
+USAGE_PERIOD_MONTH: UsagePeriod.ValueType  # 2
+"""UTC months"""
+Global___UsagePeriod: _TypeAlias = UsagePeriod  # noqa: Y015
+
+@_typing.final
+class Recurrence(_message.Message):
+    """Makes a grant recur: when a period ends, what is unspent of it expires (but for max_rollover), and
+    the grant's amount is added anew.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    MAX_ROLLOVER_FIELD_NUMBER: _builtins.int
+    period: Global___RefillPeriod.ValueType
+    max_rollover: _builtins.int
+    """Unspent credit up to this amount is carried into the next period on top of the refill."""
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """No refill at or after this time. Absent: until the grant is voided."""
+
+    def __init__(
+        self,
+        *,
+        period: Global___RefillPeriod.ValueType = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        max_rollover: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "max_rollover", b"max_rollover", "period", b"period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recurrence: _TypeAlias = Recurrence  # noqa: Y015
 
 @_typing.final
 class MeteredQuantity(_message.Message):
-    """A quantity of a meter, priced by the tariff of the service: price = ceil(quantity x rate)."""
+    """A quantity of a meter, priced by the tariff of the service: price = ceil(quantity x rate), after
+    the meter's free allowance and at least its minimum, where the tariff has them.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -187,18 +318,24 @@ class Balance(_message.Message):
     GRANTED_FIELD_NUMBER: _builtins.int
     SPENT_FIELD_NUMBER: _builtins.int
     EXPIRED_FIELD_NUMBER: _builtins.int
+    VOIDED_FIELD_NUMBER: _builtins.int
+    OVERDRAFT_LIMIT_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     currency: _builtins.str
     available: _builtins.int
-    """Can be debited or reserved now."""
+    """Can be debited or reserved now; below zero when the account owes."""
     held: _builtins.int
     """Set aside under open holds."""
     granted: _builtins.int
     """Totals since the account's first grant:
-    granted = available + held + spent + expired.
+    granted = available + held + spent + expired + voided.
     """
     spent: _builtins.int
+    """Debits and captures without what was refunded."""
     expired: _builtins.int
+    voided: _builtins.int
+    overdraft_limit: _builtins.int
+    """How far below zero debits may take what is available."""
     def __init__(
         self,
         *,
@@ -209,10 +346,12 @@ class Balance(_message.Message):
         granted: _builtins.int = ...,
         spent: _builtins.int = ...,
         expired: _builtins.int = ...,
+        voided: _builtins.int = ...,
+        overdraft_limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "available", b"available", "currency", b"currency", "expired", b"expired", "granted", b"granted", "held", b"held", "spent", b"spent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "available", b"available", "currency", b"currency", "expired", b"expired", "granted", b"granted", "held", b"held", "overdraft_limit", b"overdraft_limit", "spent", b"spent", "voided", b"voided"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -230,6 +369,8 @@ class GrantBalance(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RECURRENCE_FIELD_NUMBER: _builtins.int
+    NEXT_REFILL_TIME_FIELD_NUMBER: _builtins.int
     grant_id: _builtins.str
     amount: _builtins.int
     """What the grant added."""
@@ -243,6 +384,14 @@ class GrantBalance(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def recurrence(self) -> Global___Recurrence:
+        """Of a recurring grant."""
+
+    @_builtins.property
+    def next_refill_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is refilled next; absent when it is not."""
+
     def __init__(
         self,
         *,
@@ -252,10 +401,12 @@ class GrantBalance(_message.Message):
         priority: _builtins.int = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        recurrence: Global___Recurrence | None = ...,
+        next_refill_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "next_refill_time", b"next_refill_time", "recurrence", b"recurrence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "expire_time", b"expire_time", "grant_id", b"grant_id", "priority", b"priority", "remaining", b"remaining"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "expire_time", b"expire_time", "grant_id", b"grant_id", "next_refill_time", b"next_refill_time", "priority", b"priority", "recurrence", b"recurrence", "remaining", b"remaining"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -276,6 +427,10 @@ class Hold(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRY_POLICY_FIELD_NUMBER: _builtins.int
+    EXCESS_RULE_FIELD_NUMBER: _builtins.int
+    SHORTFALL_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     account_id: _builtins.str
     currency: _builtins.str
@@ -287,6 +442,12 @@ class Hold(_message.Message):
     """What is still held."""
     state: Global___HoldState.ValueType
     expiry_policy: Global___ExpiryPolicy.ValueType
+    excess_rule: Global___ExcessRule.ValueType
+    shortfall: _builtins.int
+    """What captures could not take (EXCESS_RULE_SHORTFALL, shadow mode)."""
+    owner: _builtins.str
+    """Who spends it, if it is a lease."""
+    resource: _builtins.str
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -301,10 +462,14 @@ class Hold(_message.Message):
         state: Global___HoldState.ValueType = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         expiry_policy: Global___ExpiryPolicy.ValueType = ...,
+        excess_rule: Global___ExcessRule.ValueType = ...,
+        shortfall: _builtins.int = ...,
+        owner: _builtins.str = ...,
+        resource: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "captured", b"captured", "currency", b"currency", "expire_time", b"expire_time", "expiry_policy", b"expiry_policy", "hold_id", b"hold_id", "remaining", b"remaining", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "captured", b"captured", "currency", b"currency", "excess_rule", b"excess_rule", "expire_time", b"expire_time", "expiry_policy", b"expiry_policy", "hold_id", b"hold_id", "owner", b"owner", "remaining", b"remaining", "resource", b"resource", "shortfall", b"shortfall", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -329,6 +494,9 @@ class Entry(_message.Message):
     METERED_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SHORTFALL_FIELD_NUMBER: _builtins.int
+    FREE_QUANTITY_FIELD_NUMBER: _builtins.int
+    REFUNDED_ENTRY_ID_FIELD_NUMBER: _builtins.int
     entry_id: _builtins.str
     """Unique in the ledger of the account; sorts in commit order."""
     account_id: _builtins.str
@@ -346,6 +514,12 @@ class Entry(_message.Message):
     grant_id: _builtins.str
     resource: _builtins.str
     """As the request gave it: the CID, say."""
+    shortfall: _builtins.int
+    """What would have been taken besides but was not there (EXCESS_RULE_SHORTFALL, shadow mode)."""
+    free_quantity: _builtins.int
+    """How much of the metered quantity the free allowance covered."""
+    refunded_entry_id: _builtins.str
+    """The entry that a refund reverses."""
     @_builtins.property
     def metered(self) -> Global___MeteredQuantity:
         """What was metered, if the amount was priced by the tariff."""
@@ -368,10 +542,13 @@ class Entry(_message.Message):
         metered: Global___MeteredQuantity | None = ...,
         resource: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        shortfall: _builtins.int = ...,
+        free_quantity: _builtins.int = ...,
+        refunded_entry_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "metered", b"metered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "available_after", b"available_after", "create_time", b"create_time", "currency", b"currency", "entry_id", b"entry_id", "grant_id", b"grant_id", "held_after", b"held_after", "hold_id", b"hold_id", "kind", b"kind", "metered", b"metered", "request_id", b"request_id", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "available_after", b"available_after", "create_time", b"create_time", "currency", b"currency", "entry_id", b"entry_id", "free_quantity", b"free_quantity", "grant_id", b"grant_id", "held_after", b"held_after", "hold_id", b"hold_id", "kind", b"kind", "metered", b"metered", "refunded_entry_id", b"refunded_entry_id", "request_id", b"request_id", "resource", b"resource", "shortfall", b"shortfall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -390,6 +567,7 @@ class GrantRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
+    RECURRENCE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     account_id: _builtins.str
     currency: _builtins.str
@@ -402,6 +580,12 @@ class GrantRequest(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Absent: never. One in the past is refused (INVALID_ARGUMENT)."""
 
+    @_builtins.property
+    def recurrence(self) -> Global___Recurrence:
+        """Refills the grant each period. With it, expire_time must be absent: a period's credit expires
+        when the period ends.
+        """
+
     def __init__(
         self,
         *,
@@ -412,10 +596,11 @@ class GrantRequest(_message.Message):
         priority: _builtins.int = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         resource: _builtins.str = ...,
+        recurrence: Global___Recurrence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "recurrence", b"recurrence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "currency", b"currency", "expire_time", b"expire_time", "priority", b"priority", "request_id", b"request_id", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "currency", b"currency", "expire_time", b"expire_time", "priority", b"priority", "recurrence", b"recurrence", "request_id", b"request_id", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -451,6 +636,68 @@ class GrantResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GrantResponse: _TypeAlias = GrantResponse  # noqa: Y015
+
+@_typing.final
+class VoidGrantRequest(_message.Message):
+    """Takes a grant back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    GRANT_ID_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    account_id: _builtins.str
+    grant_id: _builtins.str
+    resource: _builtins.str
+    """Why, for the ledger."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        grant_id: _builtins.str = ...,
+        resource: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "grant_id", b"grant_id", "request_id", b"request_id", "resource", b"resource"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidGrantRequest: _TypeAlias = VoidGrantRequest  # noqa: Y015
+
+@_typing.final
+class VoidGrantResponse(_message.Message):
+    """How much was taken back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    amount: _builtins.int
+    version: _builtins.str
+    replayed: _builtins.bool
+    @_builtins.property
+    def balance(self) -> Global___Balance: ...
+    def __init__(
+        self,
+        *,
+        amount: _builtins.int = ...,
+        balance: Global___Balance | None = ...,
+        version: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance", b"balance", "replayed", b"replayed", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidGrantResponse: _TypeAlias = VoidGrantResponse  # noqa: Y015
 
 @_typing.final
 class DebitRequest(_message.Message):
@@ -504,6 +751,150 @@ class DebitResponse(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    SHORTFALL_FIELD_NUMBER: _builtins.int
+    entry_id: _builtins.str
+    amount: _builtins.int
+    version: _builtins.str
+    replayed: _builtins.bool
+    shortfall: _builtins.int
+    """What the account could not pay (shadow mode only)."""
+    @_builtins.property
+    def balance(self) -> Global___Balance: ...
+    def __init__(
+        self,
+        *,
+        entry_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        balance: Global___Balance | None = ...,
+        version: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+        shortfall: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance", b"balance", "entry_id", b"entry_id", "replayed", b"replayed", "shortfall", b"shortfall", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DebitResponse: _TypeAlias = DebitResponse  # noqa: Y015
+
+@_typing.final
+class BatchDebitRequest(_message.Message):
+    """Many debits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEBITS_FIELD_NUMBER: _builtins.int
+    ALL_OR_NOTHING_FIELD_NUMBER: _builtins.int
+    all_or_nothing: _builtins.bool
+    """All in one transaction or none."""
+    @_builtins.property
+    def debits(self) -> _containers.RepeatedCompositeFieldContainer[Global___DebitRequest]: ...
+    def __init__(
+        self,
+        *,
+        debits: _abc.Iterable[Global___DebitRequest] | None = ...,
+        all_or_nothing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_or_nothing", b"all_or_nothing", "debits", b"debits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDebitRequest: _TypeAlias = BatchDebitRequest  # noqa: Y015
+
+@_typing.final
+class StreamDebitsRequest(_message.Message):
+    """Some debits of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEBITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def debits(self) -> _containers.RepeatedCompositeFieldContainer[Global___DebitRequest]: ...
+    def __init__(
+        self,
+        *,
+        debits: _abc.Iterable[Global___DebitRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["debits", b"debits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamDebitsRequest: _TypeAlias = StreamDebitsRequest  # noqa: Y015
+
+@_typing.final
+class StreamDebitsResponse(_message.Message):
+    """Outcomes of a stream's next debits, in their order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DebitOutcome]: ...
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___DebitOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamDebitsResponse: _TypeAlias = StreamDebitsResponse  # noqa: Y015
+
+@_typing.final
+class RefundRequest(_message.Message):
+    """Reverses a debit or capture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    account_id: _builtins.str
+    entry_id: _builtins.str
+    """Of the debit or capture."""
+    amount: _builtins.int
+    """How much; 0: all of it that was not refunded yet."""
+    resource: _builtins.str
+    """Why, for the ledger."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        entry_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        resource: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "entry_id", b"entry_id", "request_id", b"request_id", "resource", b"resource"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundRequest: _TypeAlias = RefundRequest  # noqa: Y015
+
+@_typing.final
+class RefundResponse(_message.Message):
+    """What was refunded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     entry_id: _builtins.str
     amount: _builtins.int
     version: _builtins.str
@@ -525,29 +916,7 @@ class DebitResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DebitResponse: _TypeAlias = DebitResponse  # noqa: Y015
-
-@_typing.final
-class BatchDebitRequest(_message.Message):
-    """Many debits."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DEBITS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def debits(self) -> _containers.RepeatedCompositeFieldContainer[Global___DebitRequest]: ...
-    def __init__(
-        self,
-        *,
-        debits: _abc.Iterable[Global___DebitRequest] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["debits", b"debits"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___BatchDebitRequest: _TypeAlias = BatchDebitRequest  # noqa: Y015
+Global___RefundResponse: _TypeAlias = RefundResponse  # noqa: Y015
 
 @_typing.final
 class BatchDebitResponse(_message.Message):
@@ -666,6 +1035,7 @@ class ReserveRequest(_message.Message):
     TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
     EXPIRY_POLICY_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
+    EXCESS_RULE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     account_id: _builtins.str
     currency: _builtins.str
@@ -674,6 +1044,8 @@ class ReserveRequest(_message.Message):
     expiry_policy: Global___ExpiryPolicy.ValueType
     resource: _builtins.str
     """What it pays for, for the ledger: the CID, say."""
+    excess_rule: Global___ExcessRule.ValueType
+    """For captures above the hold."""
     @_builtins.property
     def metered(self) -> Global___MeteredQuantity: ...
     @_builtins.property
@@ -691,10 +1063,11 @@ class ReserveRequest(_message.Message):
         time_to_live: _duration_pb2.Duration | None = ...,
         expiry_policy: Global___ExpiryPolicy.ValueType = ...,
         resource: _builtins.str = ...,
+        excess_rule: Global___ExcessRule.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "metered", b"metered", "price", b"price", "time_to_live", b"time_to_live"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "currency", b"currency", "expiry_policy", b"expiry_policy", "metered", b"metered", "price", b"price", "request_id", b"request_id", "resource", b"resource", "time_to_live", b"time_to_live"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "currency", b"currency", "excess_rule", b"excess_rule", "expiry_policy", b"expiry_policy", "metered", b"metered", "price", b"price", "request_id", b"request_id", "resource", b"resource", "time_to_live", b"time_to_live"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_price: _TypeAlias = _typing.Literal["amount", "metered"]  # noqa: Y015
     _WhichOneofArgType_price: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
@@ -786,10 +1159,13 @@ class CaptureResponse(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    SHORTFALL_FIELD_NUMBER: _builtins.int
     entry_id: _builtins.str
     amount: _builtins.int
     version: _builtins.str
     replayed: _builtins.bool
+    shortfall: _builtins.int
+    """What it could not take (EXCESS_RULE_SHORTFALL, shadow mode)."""
     @_builtins.property
     def hold(self) -> Global___Hold: ...
     @_builtins.property
@@ -803,14 +1179,89 @@ class CaptureResponse(_message.Message):
         balance: Global___Balance | None = ...,
         version: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        shortfall: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "hold", b"hold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance", b"balance", "entry_id", b"entry_id", "hold", b"hold", "replayed", b"replayed", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance", b"balance", "entry_id", b"entry_id", "hold", b"hold", "replayed", b"replayed", "shortfall", b"shortfall", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CaptureResponse: _TypeAlias = CaptureResponse  # noqa: Y015
+
+@_typing.final
+class ExtendHoldRequest(_message.Message):
+    """Prolongs a hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    METERED_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    account_id: _builtins.str
+    hold_id: _builtins.str
+    amount: _builtins.int
+    @_builtins.property
+    def time_to_live(self) -> _duration_pb2.Duration:
+        """How long it lives from now on, at most 7 days; an expiry that is later stays."""
+
+    @_builtins.property
+    def metered(self) -> Global___MeteredQuantity: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
+        time_to_live: _duration_pb2.Duration | None = ...,
+        amount: _builtins.int = ...,
+        metered: Global___MeteredQuantity | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "metered", b"metered", "price", b"price", "time_to_live", b"time_to_live"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "hold_id", b"hold_id", "metered", b"metered", "price", b"price", "request_id", b"request_id", "time_to_live", b"time_to_live"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_price: _TypeAlias = _typing.Literal["amount", "metered"]  # noqa: Y015
+    _WhichOneofArgType_price: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_price) -> _WhichOneofReturnType_price | None: ...
+
+Global___ExtendHoldRequest: _TypeAlias = ExtendHoldRequest  # noqa: Y015
+
+@_typing.final
+class ExtendHoldResponse(_message.Message):
+    """The hold after it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLD_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    replayed: _builtins.bool
+    @_builtins.property
+    def hold(self) -> Global___Hold: ...
+    @_builtins.property
+    def balance(self) -> Global___Balance: ...
+    def __init__(
+        self,
+        *,
+        hold: Global___Hold | None = ...,
+        balance: Global___Balance | None = ...,
+        version: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "hold", b"hold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "hold", b"hold", "replayed", b"replayed", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendHoldResponse: _TypeAlias = ExtendHoldResponse  # noqa: Y015
 
 @_typing.final
 class ReleaseRequest(_message.Message):
@@ -875,6 +1326,121 @@ class ReleaseResponse(_message.Message):
 Global___ReleaseResponse: _TypeAlias = ReleaseResponse  # noqa: Y015
 
 @_typing.final
+class GetHoldRequest(_message.Message):
+    """Asks for a hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    AT_LEAST_VERSION_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    hold_id: _builtins.str
+    at_least_version: _builtins.str
+    """As in GetBalanceRequest."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
+        at_least_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at_least_version", b"at_least_version", "hold_id", b"hold_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHoldRequest: _TypeAlias = GetHoldRequest  # noqa: Y015
+
+@_typing.final
+class GetHoldResponse(_message.Message):
+    """The hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLD_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    @_builtins.property
+    def hold(self) -> Global___Hold: ...
+    def __init__(
+        self,
+        *,
+        hold: Global___Hold | None = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHoldResponse: _TypeAlias = GetHoldResponse  # noqa: Y015
+
+@_typing.final
+class ListHoldsRequest(_message.Message):
+    """Asks for a page of open holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AT_LEAST_VERSION_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    page_size: _builtins.int
+    """0: 100."""
+    page_token: _builtins.str
+    """From an earlier page; empty for the first."""
+    at_least_version: _builtins.str
+    """As in GetBalanceRequest."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        at_least_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at_least_version", b"at_least_version", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHoldsRequest: _TypeAlias = ListHoldsRequest  # noqa: Y015
+
+@_typing.final
+class ListHoldsResponse(_message.Message):
+    """A page of open holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    version: _builtins.str
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hold]: ...
+    def __init__(
+        self,
+        *,
+        holds: _abc.Iterable[Global___Hold] | None = ...,
+        next_page_token: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds", "next_page_token", b"next_page_token", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHoldsResponse: _TypeAlias = ListHoldsResponse  # noqa: Y015
+
+@_typing.final
 class GetBalanceRequest(_message.Message):
     """Asks for a balance."""
 
@@ -933,6 +1499,101 @@ class GetBalanceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetBalanceResponse: _TypeAlias = GetBalanceResponse  # noqa: Y015
+
+@_typing.final
+class WatchBalanceRequest(_message.Message):
+    """Asks to be told of a balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    AT_LEAST_VERSION_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_FIELD_NUMBER: _builtins.int
+    THRESHOLDS_ONLY_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    currency: _builtins.str
+    """Empty: "credit"."""
+    at_least_version: _builtins.str
+    """As in GetBalanceRequest."""
+    thresholds_only: _builtins.bool
+    """Only the crossings of thresholds, not each change (the first message comes always)."""
+    @_builtins.property
+    def thresholds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Marks of what is available: an event says when it fell below one, or rose to it again."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        at_least_version: _builtins.str = ...,
+        thresholds: _abc.Iterable[_builtins.int] | None = ...,
+        thresholds_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at_least_version", b"at_least_version", "currency", b"currency", "thresholds", b"thresholds", "thresholds_only", b"thresholds_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchBalanceRequest: _TypeAlias = WatchBalanceRequest  # noqa: Y015
+
+@_typing.final
+class WatchBalanceResponse(_message.Message):
+    """The balance as of a version, and what was crossed since the message before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    @_builtins.property
+    def balance(self) -> Global___Balance: ...
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThresholdEvent]: ...
+    def __init__(
+        self,
+        *,
+        balance: Global___Balance | None = ...,
+        version: _builtins.str = ...,
+        events: _abc.Iterable[Global___ThresholdEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "events", b"events", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchBalanceResponse: _TypeAlias = WatchBalanceResponse  # noqa: Y015
+
+@_typing.final
+class ThresholdEvent(_message.Message):
+    """What is available crossed a threshold. The first message has one for each threshold that the
+    balance is below already.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    BELOW_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.int
+    below: _builtins.bool
+    """Fell below it; otherwise it rose to it or above."""
+    def __init__(
+        self,
+        *,
+        threshold: _builtins.int = ...,
+        below: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThresholdEvent: _TypeAlias = ThresholdEvent  # noqa: Y015
 
 @_typing.final
 class ListEntriesRequest(_message.Message):
@@ -1009,7 +1670,9 @@ class GetUsageRequest(_message.Message):
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
+    period: Global___UsagePeriod.ValueType
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """The first day. Absent: the first of all."""
@@ -1024,10 +1687,11 @@ class GetUsageRequest(_message.Message):
         account_id: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        period: Global___UsagePeriod.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "end_time", b"end_time", "period", b"period", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1035,7 +1699,7 @@ Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
 
 @_typing.final
 class GetUsageResponse(_message.Message):
-    """A line a meter and cache result, sorted."""
+    """A line a period, meter, cache result and currency, sorted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1070,6 +1734,11 @@ class MeterUsage(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    REFUNDED_QUANTITY_FIELD_NUMBER: _builtins.int
+    REFUNDED_AMOUNT_FIELD_NUMBER: _builtins.int
+    SHORTFALL_FIELD_NUMBER: _builtins.int
+    FREE_QUANTITY_FIELD_NUMBER: _builtins.int
     meter: _builtins.str
     cache_result: Global___CacheResult.ValueType
     quantity: _builtins.int
@@ -1079,6 +1748,17 @@ class MeterUsage(_message.Message):
     amount: _builtins.int
     count: _builtins.int
     """How many debits and captures."""
+    refunded_quantity: _builtins.int
+    """What refunds reversed; quantity and amount above are without regard to it."""
+    refunded_amount: _builtins.int
+    shortfall: _builtins.int
+    """What could not be taken (EXCESS_RULE_SHORTFALL, shadow mode)."""
+    free_quantity: _builtins.int
+    """How much of the quantity the free allowance covered."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the line's period begins, if one was asked for."""
+
     def __init__(
         self,
         *,
@@ -1088,10 +1768,15 @@ class MeterUsage(_message.Message):
         currency: _builtins.str = ...,
         amount: _builtins.int = ...,
         count: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        refunded_quantity: _builtins.int = ...,
+        refunded_amount: _builtins.int = ...,
+        shortfall: _builtins.int = ...,
+        free_quantity: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "cache_result", b"cache_result", "count", b"count", "currency", b"currency", "meter", b"meter", "quantity", b"quantity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "cache_result", b"cache_result", "count", b"count", "currency", b"currency", "free_quantity", b"free_quantity", "meter", b"meter", "quantity", b"quantity", "refunded_amount", b"refunded_amount", "refunded_quantity", b"refunded_quantity", "shortfall", b"shortfall", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

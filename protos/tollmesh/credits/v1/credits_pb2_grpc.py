@@ -40,6 +40,11 @@ class CreditServiceStub(object):
                 request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.GrantRequest.SerializeToString,
                 response_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.GrantResponse.FromString,
                 _registered_method=True)
+        self.VoidGrant = channel.unary_unary(
+                '/tollmesh.credits.v1.CreditService/VoidGrant',
+                request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.VoidGrantRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.VoidGrantResponse.FromString,
+                _registered_method=True)
         self.Debit = channel.unary_unary(
                 '/tollmesh.credits.v1.CreditService/Debit',
                 request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.DebitRequest.SerializeToString,
@@ -49,6 +54,16 @@ class CreditServiceStub(object):
                 '/tollmesh.credits.v1.CreditService/BatchDebit',
                 request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.BatchDebitRequest.SerializeToString,
                 response_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.BatchDebitResponse.FromString,
+                _registered_method=True)
+        self.StreamDebits = channel.stream_stream(
+                '/tollmesh.credits.v1.CreditService/StreamDebits',
+                request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.StreamDebitsRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.StreamDebitsResponse.FromString,
+                _registered_method=True)
+        self.Refund = channel.unary_unary(
+                '/tollmesh.credits.v1.CreditService/Refund',
+                request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.RefundRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.RefundResponse.FromString,
                 _registered_method=True)
         self.Reserve = channel.unary_unary(
                 '/tollmesh.credits.v1.CreditService/Reserve',
@@ -60,15 +75,35 @@ class CreditServiceStub(object):
                 request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.CaptureRequest.SerializeToString,
                 response_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.CaptureResponse.FromString,
                 _registered_method=True)
+        self.ExtendHold = channel.unary_unary(
+                '/tollmesh.credits.v1.CreditService/ExtendHold',
+                request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.ExtendHoldRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.ExtendHoldResponse.FromString,
+                _registered_method=True)
         self.Release = channel.unary_unary(
                 '/tollmesh.credits.v1.CreditService/Release',
                 request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.ReleaseRequest.SerializeToString,
                 response_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.ReleaseResponse.FromString,
                 _registered_method=True)
+        self.GetHold = channel.unary_unary(
+                '/tollmesh.credits.v1.CreditService/GetHold',
+                request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.GetHoldRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.GetHoldResponse.FromString,
+                _registered_method=True)
+        self.ListHolds = channel.unary_unary(
+                '/tollmesh.credits.v1.CreditService/ListHolds',
+                request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.ListHoldsRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.ListHoldsResponse.FromString,
+                _registered_method=True)
         self.GetBalance = channel.unary_unary(
                 '/tollmesh.credits.v1.CreditService/GetBalance',
                 request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.GetBalanceRequest.SerializeToString,
                 response_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.GetBalanceResponse.FromString,
+                _registered_method=True)
+        self.WatchBalance = channel.unary_stream(
+                '/tollmesh.credits.v1.CreditService/WatchBalance',
+                request_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.WatchBalanceRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.WatchBalanceResponse.FromString,
                 _registered_method=True)
         self.ListEntries = channel.unary_unary(
                 '/tollmesh.credits.v1.CreditService/ListEntries',
@@ -87,16 +122,28 @@ class CreditServiceServicer(object):
     """
 
     def Grant(self, request, context):
-        """Adds credit to an account (which needs no creation here).
+        """Adds credit to an account (which needs no creation here), once or again each period. Credit
+        pays what the account owes (a balance below zero) first.
         Idempotent by request_id. Errors: AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VoidGrant(self, request, context):
+        """Takes back what is unspent of a grant and ends its refills. Credit of it that is under a hold
+        is taken back when the hold gives it back.
+        Idempotent by request_id. Errors: GRANT_NOT_FOUND, GRANT_NOT_OPEN.
+        Deadline: 2 s; safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Debit(self, request, context):
-        """Takes an amount, or the price of a metered quantity, all or nothing, never below zero. Spends
-        the grant that expires first, then the lower priority number, then the older.
+        """Takes an amount, or the price of a metered quantity, all or nothing, never below zero unless the
+        account has an overdraft limit. Spends the grant that expires first, then the lower priority
+        number, then the older.
         Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
         Deadline: 2 s; safe to retry.
         """
@@ -106,8 +153,31 @@ class CreditServiceServicer(object):
 
     def BatchDebit(self, request, context):
         """Many debits in one call, each with an outcome of its own, in order. One that fails hurts no
-        other. Idempotent by each debit's request_id; an answer that was lost is had again by
-        repeating the call. Errors are in the outcomes. Deadline: 5 s; safe to retry.
+        other, unless all_or_nothing is set: then either all are done, in one transaction, or none, and
+        those that would have succeeded have the outcome BATCH_ABORTED. Idempotent by each debit's
+        request_id; an answer that was lost is had again by repeating the call. Errors are in the
+        outcomes. Deadline: 5 s; safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamDebits(self, request_iterator, context):
+        """Debits without end: outcomes come in the order of the debits, in messages that may group them
+        otherwise. A caller that does not read outcomes is not read from. Idempotent by each debit's
+        request_id: after a broken stream, repeat on a new one what has no outcome yet. Errors of a
+        debit are in its outcome; a malformed message ends the stream after the outcomes before it.
+        Deadline: none, or the longest that the caller wants to stream; safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Refund(self, request, context):
+        """Reverses a debit or capture, in part or whole: the credit returns to the grants that it came
+        from; what came from a grant that is over by now expires (or is voided) at once.
+        Idempotent by request_id. Errors: ENTRY_NOT_FOUND, REFUND_EXCEEDS_ENTRY.
+        Deadline: 2 s; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,11 +193,22 @@ class CreditServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Capture(self, request, context):
-        """Debits an open hold, in part or whole, once or many times. What exceeds the hold is taken from
-        the balance, all or nothing. With final = true what is left of the hold is released.
+        """Debits an open hold, in part or whole, once or many times. What exceeds the hold is taken as the
+        hold's excess rule says. With final = true what is left of the hold is released. A capture of a
+        hold that has expired is late, not lost: what its expiry debited counts first (and with
+        final = true the rest of that is refunded), then the balance pays, by the excess rule.
         Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT (only
         above the hold; the hold is untouched), METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
         Deadline: 2 s; safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendHold(self, request, context):
+        """Prolongs an open hold, and adds to it if a price is given, all or nothing.
+        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT,
+        METER_UNKNOWN, AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,9 +222,34 @@ class CreditServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetHold(self, request, context):
+        """One hold; a closed one is known for as long as request ids are.
+        Errors: HOLD_NOT_FOUND, VERSION_UNKNOWN. Deadline: 1 s; safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListHolds(self, request, context):
+        """The open holds and leases of an account, what expires first coming first, in pages.
+        Errors: PAGE_TOKEN_INVALID, VERSION_UNKNOWN. Deadline: 5 s; safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetBalance(self, request, context):
         """The balance of an account in one currency, strictly fresh: it reflects every commit that was
         answered before the call began. Errors: VERSION_UNKNOWN. Deadline: 1 s; safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchBalance(self, request, context):
+        """The balance now, and again whenever it changed; a caller that reads slowly misses versions in
+        between, never the last one, and never a crossing of a threshold. Errors: VERSION_UNKNOWN.
+        Deadline: none, or the longest that the caller wants to watch; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,8 +264,8 @@ class CreditServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """What an account used, by meter, over whole UTC days. Errors: AMOUNT_OUT_OF_RANGE (a sum over
-        so long a time leaves 64 bits).
+        """What an account used, by meter, over whole UTC days; in one sum, or by day or month. Errors:
+        AMOUNT_OUT_OF_RANGE (a sum over so long a time leaves 64 bits; too many lines at once).
         Deadline: 5 s; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -174,6 +280,11 @@ def add_CreditServiceServicer_to_server(servicer, server):
                     request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.GrantRequest.FromString,
                     response_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.GrantResponse.SerializeToString,
             ),
+            'VoidGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.VoidGrant,
+                    request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.VoidGrantRequest.FromString,
+                    response_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.VoidGrantResponse.SerializeToString,
+            ),
             'Debit': grpc.unary_unary_rpc_method_handler(
                     servicer.Debit,
                     request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.DebitRequest.FromString,
@@ -183,6 +294,16 @@ def add_CreditServiceServicer_to_server(servicer, server):
                     servicer.BatchDebit,
                     request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.BatchDebitRequest.FromString,
                     response_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.BatchDebitResponse.SerializeToString,
+            ),
+            'StreamDebits': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamDebits,
+                    request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.StreamDebitsRequest.FromString,
+                    response_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.StreamDebitsResponse.SerializeToString,
+            ),
+            'Refund': grpc.unary_unary_rpc_method_handler(
+                    servicer.Refund,
+                    request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.RefundRequest.FromString,
+                    response_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.RefundResponse.SerializeToString,
             ),
             'Reserve': grpc.unary_unary_rpc_method_handler(
                     servicer.Reserve,
@@ -194,15 +315,35 @@ def add_CreditServiceServicer_to_server(servicer, server):
                     request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.CaptureRequest.FromString,
                     response_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.CaptureResponse.SerializeToString,
             ),
+            'ExtendHold': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendHold,
+                    request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.ExtendHoldRequest.FromString,
+                    response_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.ExtendHoldResponse.SerializeToString,
+            ),
             'Release': grpc.unary_unary_rpc_method_handler(
                     servicer.Release,
                     request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.ReleaseRequest.FromString,
                     response_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.ReleaseResponse.SerializeToString,
             ),
+            'GetHold': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHold,
+                    request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.GetHoldRequest.FromString,
+                    response_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.GetHoldResponse.SerializeToString,
+            ),
+            'ListHolds': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHolds,
+                    request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.ListHoldsRequest.FromString,
+                    response_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.ListHoldsResponse.SerializeToString,
+            ),
             'GetBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBalance,
                     request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.GetBalanceRequest.FromString,
                     response_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.GetBalanceResponse.SerializeToString,
+            ),
+            'WatchBalance': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchBalance,
+                    request_deserializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.WatchBalanceRequest.FromString,
+                    response_serializer=tollmesh_dot_credits_dot_v1_dot_credits__pb2.WatchBalanceResponse.SerializeToString,
             ),
             'ListEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEntries,
@@ -243,6 +384,33 @@ class CreditService(object):
             '/tollmesh.credits.v1.CreditService/Grant',
             tollmesh_dot_credits_dot_v1_dot_credits__pb2.GrantRequest.SerializeToString,
             tollmesh_dot_credits_dot_v1_dot_credits__pb2.GrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VoidGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.credits.v1.CreditService/VoidGrant',
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.VoidGrantRequest.SerializeToString,
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.VoidGrantResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -308,6 +476,60 @@ class CreditService(object):
             _registered_method=True)
 
     @staticmethod
+    def StreamDebits(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/tollmesh.credits.v1.CreditService/StreamDebits',
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.StreamDebitsRequest.SerializeToString,
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.StreamDebitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Refund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.credits.v1.CreditService/Refund',
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.RefundRequest.SerializeToString,
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.RefundResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Reserve(request,
             target,
             options=(),
@@ -362,6 +584,33 @@ class CreditService(object):
             _registered_method=True)
 
     @staticmethod
+    def ExtendHold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.credits.v1.CreditService/ExtendHold',
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.ExtendHoldRequest.SerializeToString,
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.ExtendHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Release(request,
             target,
             options=(),
@@ -389,6 +638,60 @@ class CreditService(object):
             _registered_method=True)
 
     @staticmethod
+    def GetHold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.credits.v1.CreditService/GetHold',
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.GetHoldRequest.SerializeToString,
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.GetHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHolds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.credits.v1.CreditService/ListHolds',
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.ListHoldsRequest.SerializeToString,
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.ListHoldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetBalance(request,
             target,
             options=(),
@@ -405,6 +708,33 @@ class CreditService(object):
             '/tollmesh.credits.v1.CreditService/GetBalance',
             tollmesh_dot_credits_dot_v1_dot_credits__pb2.GetBalanceRequest.SerializeToString,
             tollmesh_dot_credits_dot_v1_dot_credits__pb2.GetBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tollmesh.credits.v1.CreditService/WatchBalance',
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.WatchBalanceRequest.SerializeToString,
+            tollmesh_dot_credits_dot_v1_dot_credits__pb2.WatchBalanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

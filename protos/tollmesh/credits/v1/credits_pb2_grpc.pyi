@@ -47,19 +47,42 @@ class CreditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CreditServiceAsyncStub: ...
     Grant: _grpc.UnaryUnaryMultiCallable[_credits_pb2.GrantRequest, _credits_pb2.GrantResponse]
-    """Adds credit to an account (which needs no creation here).
+    """Adds credit to an account (which needs no creation here), once or again each period. Credit
+    pays what the account owes (a balance below zero) first.
     Idempotent by request_id. Errors: AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
     """
+    VoidGrant: _grpc.UnaryUnaryMultiCallable[_credits_pb2.VoidGrantRequest, _credits_pb2.VoidGrantResponse]
+    """Takes back what is unspent of a grant and ends its refills. Credit of it that is under a hold
+    is taken back when the hold gives it back.
+    Idempotent by request_id. Errors: GRANT_NOT_FOUND, GRANT_NOT_OPEN.
+    Deadline: 2 s; safe to retry.
+    """
     Debit: _grpc.UnaryUnaryMultiCallable[_credits_pb2.DebitRequest, _credits_pb2.DebitResponse]
-    """Takes an amount, or the price of a metered quantity, all or nothing, never below zero. Spends
-    the grant that expires first, then the lower priority number, then the older.
+    """Takes an amount, or the price of a metered quantity, all or nothing, never below zero unless the
+    account has an overdraft limit. Spends the grant that expires first, then the lower priority
+    number, then the older.
     Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
     Deadline: 2 s; safe to retry.
     """
     BatchDebit: _grpc.UnaryUnaryMultiCallable[_credits_pb2.BatchDebitRequest, _credits_pb2.BatchDebitResponse]
     """Many debits in one call, each with an outcome of its own, in order. One that fails hurts no
-    other. Idempotent by each debit's request_id; an answer that was lost is had again by
-    repeating the call. Errors are in the outcomes. Deadline: 5 s; safe to retry.
+    other, unless all_or_nothing is set: then either all are done, in one transaction, or none, and
+    those that would have succeeded have the outcome BATCH_ABORTED. Idempotent by each debit's
+    request_id; an answer that was lost is had again by repeating the call. Errors are in the
+    outcomes. Deadline: 5 s; safe to retry.
+    """
+    StreamDebits: _grpc.StreamStreamMultiCallable[_credits_pb2.StreamDebitsRequest, _credits_pb2.StreamDebitsResponse]
+    """Debits without end: outcomes come in the order of the debits, in messages that may group them
+    otherwise. A caller that does not read outcomes is not read from. Idempotent by each debit's
+    request_id: after a broken stream, repeat on a new one what has no outcome yet. Errors of a
+    debit are in its outcome; a malformed message ends the stream after the outcomes before it.
+    Deadline: none, or the longest that the caller wants to stream; safe to retry.
+    """
+    Refund: _grpc.UnaryUnaryMultiCallable[_credits_pb2.RefundRequest, _credits_pb2.RefundResponse]
+    """Reverses a debit or capture, in part or whole: the credit returns to the grants that it came
+    from; what came from a grant that is over by now expires (or is voided) at once.
+    Idempotent by request_id. Errors: ENTRY_NOT_FOUND, REFUND_EXCEEDS_ENTRY.
+    Deadline: 2 s; safe to retry.
     """
     Reserve: _grpc.UnaryUnaryMultiCallable[_credits_pb2.ReserveRequest, _credits_pb2.ReserveResponse]
     """Sets credit aside under a hold until it is captured, released, or expires.
@@ -67,27 +90,47 @@ class CreditServiceStub:
     Deadline: 2 s; safe to retry.
     """
     Capture: _grpc.UnaryUnaryMultiCallable[_credits_pb2.CaptureRequest, _credits_pb2.CaptureResponse]
-    """Debits an open hold, in part or whole, once or many times. What exceeds the hold is taken from
-    the balance, all or nothing. With final = true what is left of the hold is released.
+    """Debits an open hold, in part or whole, once or many times. What exceeds the hold is taken as the
+    hold's excess rule says. With final = true what is left of the hold is released. A capture of a
+    hold that has expired is late, not lost: what its expiry debited counts first (and with
+    final = true the rest of that is refunded), then the balance pays, by the excess rule.
     Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT (only
     above the hold; the hold is untouched), METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
     Deadline: 2 s; safe to retry.
+    """
+    ExtendHold: _grpc.UnaryUnaryMultiCallable[_credits_pb2.ExtendHoldRequest, _credits_pb2.ExtendHoldResponse]
+    """Prolongs an open hold, and adds to it if a price is given, all or nothing.
+    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT,
+    METER_UNKNOWN, AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
     """
     Release: _grpc.UnaryUnaryMultiCallable[_credits_pb2.ReleaseRequest, _credits_pb2.ReleaseResponse]
     """Gives back what is left of an open hold and closes it.
     Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN. Deadline: 2 s; safe to retry.
     """
+    GetHold: _grpc.UnaryUnaryMultiCallable[_credits_pb2.GetHoldRequest, _credits_pb2.GetHoldResponse]
+    """One hold; a closed one is known for as long as request ids are.
+    Errors: HOLD_NOT_FOUND, VERSION_UNKNOWN. Deadline: 1 s; safe to retry.
+    """
+    ListHolds: _grpc.UnaryUnaryMultiCallable[_credits_pb2.ListHoldsRequest, _credits_pb2.ListHoldsResponse]
+    """The open holds and leases of an account, what expires first coming first, in pages.
+    Errors: PAGE_TOKEN_INVALID, VERSION_UNKNOWN. Deadline: 5 s; safe to retry.
+    """
     GetBalance: _grpc.UnaryUnaryMultiCallable[_credits_pb2.GetBalanceRequest, _credits_pb2.GetBalanceResponse]
     """The balance of an account in one currency, strictly fresh: it reflects every commit that was
     answered before the call began. Errors: VERSION_UNKNOWN. Deadline: 1 s; safe to retry.
+    """
+    WatchBalance: _grpc.UnaryStreamMultiCallable[_credits_pb2.WatchBalanceRequest, _credits_pb2.WatchBalanceResponse]
+    """The balance now, and again whenever it changed; a caller that reads slowly misses versions in
+    between, never the last one, and never a crossing of a threshold. Errors: VERSION_UNKNOWN.
+    Deadline: none, or the longest that the caller wants to watch; safe to retry.
     """
     ListEntries: _grpc.UnaryUnaryMultiCallable[_credits_pb2.ListEntriesRequest, _credits_pb2.ListEntriesResponse]
     """The account's ledger, in pages. Errors: PAGE_TOKEN_INVALID, VERSION_UNKNOWN.
     Deadline: 5 s; safe to retry.
     """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_credits_pb2.GetUsageRequest, _credits_pb2.GetUsageResponse]
-    """What an account used, by meter, over whole UTC days. Errors: AMOUNT_OUT_OF_RANGE (a sum over
-    so long a time leaves 64 bits).
+    """What an account used, by meter, over whole UTC days; in one sum, or by day or month. Errors:
+    AMOUNT_OUT_OF_RANGE (a sum over so long a time leaves 64 bits; too many lines at once).
     Deadline: 5 s; safe to retry.
     """
 
@@ -97,19 +140,42 @@ class CreditServiceAsyncStub(CreditServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Grant: _aio.UnaryUnaryMultiCallable[_credits_pb2.GrantRequest, _credits_pb2.GrantResponse]  # type: ignore[assignment]
-    """Adds credit to an account (which needs no creation here).
+    """Adds credit to an account (which needs no creation here), once or again each period. Credit
+    pays what the account owes (a balance below zero) first.
     Idempotent by request_id. Errors: AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
     """
+    VoidGrant: _aio.UnaryUnaryMultiCallable[_credits_pb2.VoidGrantRequest, _credits_pb2.VoidGrantResponse]  # type: ignore[assignment]
+    """Takes back what is unspent of a grant and ends its refills. Credit of it that is under a hold
+    is taken back when the hold gives it back.
+    Idempotent by request_id. Errors: GRANT_NOT_FOUND, GRANT_NOT_OPEN.
+    Deadline: 2 s; safe to retry.
+    """
     Debit: _aio.UnaryUnaryMultiCallable[_credits_pb2.DebitRequest, _credits_pb2.DebitResponse]  # type: ignore[assignment]
-    """Takes an amount, or the price of a metered quantity, all or nothing, never below zero. Spends
-    the grant that expires first, then the lower priority number, then the older.
+    """Takes an amount, or the price of a metered quantity, all or nothing, never below zero unless the
+    account has an overdraft limit. Spends the grant that expires first, then the lower priority
+    number, then the older.
     Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
     Deadline: 2 s; safe to retry.
     """
     BatchDebit: _aio.UnaryUnaryMultiCallable[_credits_pb2.BatchDebitRequest, _credits_pb2.BatchDebitResponse]  # type: ignore[assignment]
     """Many debits in one call, each with an outcome of its own, in order. One that fails hurts no
-    other. Idempotent by each debit's request_id; an answer that was lost is had again by
-    repeating the call. Errors are in the outcomes. Deadline: 5 s; safe to retry.
+    other, unless all_or_nothing is set: then either all are done, in one transaction, or none, and
+    those that would have succeeded have the outcome BATCH_ABORTED. Idempotent by each debit's
+    request_id; an answer that was lost is had again by repeating the call. Errors are in the
+    outcomes. Deadline: 5 s; safe to retry.
+    """
+    StreamDebits: _aio.StreamStreamMultiCallable[_credits_pb2.StreamDebitsRequest, _credits_pb2.StreamDebitsResponse]  # type: ignore[assignment]
+    """Debits without end: outcomes come in the order of the debits, in messages that may group them
+    otherwise. A caller that does not read outcomes is not read from. Idempotent by each debit's
+    request_id: after a broken stream, repeat on a new one what has no outcome yet. Errors of a
+    debit are in its outcome; a malformed message ends the stream after the outcomes before it.
+    Deadline: none, or the longest that the caller wants to stream; safe to retry.
+    """
+    Refund: _aio.UnaryUnaryMultiCallable[_credits_pb2.RefundRequest, _credits_pb2.RefundResponse]  # type: ignore[assignment]
+    """Reverses a debit or capture, in part or whole: the credit returns to the grants that it came
+    from; what came from a grant that is over by now expires (or is voided) at once.
+    Idempotent by request_id. Errors: ENTRY_NOT_FOUND, REFUND_EXCEEDS_ENTRY.
+    Deadline: 2 s; safe to retry.
     """
     Reserve: _aio.UnaryUnaryMultiCallable[_credits_pb2.ReserveRequest, _credits_pb2.ReserveResponse]  # type: ignore[assignment]
     """Sets credit aside under a hold until it is captured, released, or expires.
@@ -117,27 +183,47 @@ class CreditServiceAsyncStub(CreditServiceStub):
     Deadline: 2 s; safe to retry.
     """
     Capture: _aio.UnaryUnaryMultiCallable[_credits_pb2.CaptureRequest, _credits_pb2.CaptureResponse]  # type: ignore[assignment]
-    """Debits an open hold, in part or whole, once or many times. What exceeds the hold is taken from
-    the balance, all or nothing. With final = true what is left of the hold is released.
+    """Debits an open hold, in part or whole, once or many times. What exceeds the hold is taken as the
+    hold's excess rule says. With final = true what is left of the hold is released. A capture of a
+    hold that has expired is late, not lost: what its expiry debited counts first (and with
+    final = true the rest of that is refunded), then the balance pays, by the excess rule.
     Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT (only
     above the hold; the hold is untouched), METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
     Deadline: 2 s; safe to retry.
+    """
+    ExtendHold: _aio.UnaryUnaryMultiCallable[_credits_pb2.ExtendHoldRequest, _credits_pb2.ExtendHoldResponse]  # type: ignore[assignment]
+    """Prolongs an open hold, and adds to it if a price is given, all or nothing.
+    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT,
+    METER_UNKNOWN, AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
     """
     Release: _aio.UnaryUnaryMultiCallable[_credits_pb2.ReleaseRequest, _credits_pb2.ReleaseResponse]  # type: ignore[assignment]
     """Gives back what is left of an open hold and closes it.
     Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN. Deadline: 2 s; safe to retry.
     """
+    GetHold: _aio.UnaryUnaryMultiCallable[_credits_pb2.GetHoldRequest, _credits_pb2.GetHoldResponse]  # type: ignore[assignment]
+    """One hold; a closed one is known for as long as request ids are.
+    Errors: HOLD_NOT_FOUND, VERSION_UNKNOWN. Deadline: 1 s; safe to retry.
+    """
+    ListHolds: _aio.UnaryUnaryMultiCallable[_credits_pb2.ListHoldsRequest, _credits_pb2.ListHoldsResponse]  # type: ignore[assignment]
+    """The open holds and leases of an account, what expires first coming first, in pages.
+    Errors: PAGE_TOKEN_INVALID, VERSION_UNKNOWN. Deadline: 5 s; safe to retry.
+    """
     GetBalance: _aio.UnaryUnaryMultiCallable[_credits_pb2.GetBalanceRequest, _credits_pb2.GetBalanceResponse]  # type: ignore[assignment]
     """The balance of an account in one currency, strictly fresh: it reflects every commit that was
     answered before the call began. Errors: VERSION_UNKNOWN. Deadline: 1 s; safe to retry.
+    """
+    WatchBalance: _aio.UnaryStreamMultiCallable[_credits_pb2.WatchBalanceRequest, _credits_pb2.WatchBalanceResponse]  # type: ignore[assignment]
+    """The balance now, and again whenever it changed; a caller that reads slowly misses versions in
+    between, never the last one, and never a crossing of a threshold. Errors: VERSION_UNKNOWN.
+    Deadline: none, or the longest that the caller wants to watch; safe to retry.
     """
     ListEntries: _aio.UnaryUnaryMultiCallable[_credits_pb2.ListEntriesRequest, _credits_pb2.ListEntriesResponse]  # type: ignore[assignment]
     """The account's ledger, in pages. Errors: PAGE_TOKEN_INVALID, VERSION_UNKNOWN.
     Deadline: 5 s; safe to retry.
     """
     GetUsage: _aio.UnaryUnaryMultiCallable[_credits_pb2.GetUsageRequest, _credits_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """What an account used, by meter, over whole UTC days. Errors: AMOUNT_OUT_OF_RANGE (a sum over
-    so long a time leaves 64 bits).
+    """What an account used, by meter, over whole UTC days; in one sum, or by day or month. Errors:
+    AMOUNT_OUT_OF_RANGE (a sum over so long a time leaves 64 bits; too many lines at once).
     Deadline: 5 s; safe to retry.
     """
 
@@ -150,8 +236,21 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credits_pb2.GrantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credits_pb2.GrantResponse, _abc.Awaitable[_credits_pb2.GrantResponse]]:
-        """Adds credit to an account (which needs no creation here).
+        """Adds credit to an account (which needs no creation here), once or again each period. Credit
+        pays what the account owes (a balance below zero) first.
         Idempotent by request_id. Errors: AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def VoidGrant(
+        self,
+        request: _credits_pb2.VoidGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_pb2.VoidGrantResponse, _abc.Awaitable[_credits_pb2.VoidGrantResponse]]:
+        """Takes back what is unspent of a grant and ends its refills. Credit of it that is under a hold
+        is taken back when the hold gives it back.
+        Idempotent by request_id. Errors: GRANT_NOT_FOUND, GRANT_NOT_OPEN.
+        Deadline: 2 s; safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -160,8 +259,9 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credits_pb2.DebitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credits_pb2.DebitResponse, _abc.Awaitable[_credits_pb2.DebitResponse]]:
-        """Takes an amount, or the price of a metered quantity, all or nothing, never below zero. Spends
-        the grant that expires first, then the lower priority number, then the older.
+        """Takes an amount, or the price of a metered quantity, all or nothing, never below zero unless the
+        account has an overdraft limit. Spends the grant that expires first, then the lower priority
+        number, then the older.
         Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
         Deadline: 2 s; safe to retry.
         """
@@ -173,8 +273,35 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_credits_pb2.BatchDebitResponse, _abc.Awaitable[_credits_pb2.BatchDebitResponse]]:
         """Many debits in one call, each with an outcome of its own, in order. One that fails hurts no
-        other. Idempotent by each debit's request_id; an answer that was lost is had again by
-        repeating the call. Errors are in the outcomes. Deadline: 5 s; safe to retry.
+        other, unless all_or_nothing is set: then either all are done, in one transaction, or none, and
+        those that would have succeeded have the outcome BATCH_ABORTED. Idempotent by each debit's
+        request_id; an answer that was lost is had again by repeating the call. Errors are in the
+        outcomes. Deadline: 5 s; safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamDebits(
+        self,
+        request_iterator: _MaybeAsyncIterator[_credits_pb2.StreamDebitsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_credits_pb2.StreamDebitsResponse], _abc.AsyncIterator[_credits_pb2.StreamDebitsResponse]]:
+        """Debits without end: outcomes come in the order of the debits, in messages that may group them
+        otherwise. A caller that does not read outcomes is not read from. Idempotent by each debit's
+        request_id: after a broken stream, repeat on a new one what has no outcome yet. Errors of a
+        debit are in its outcome; a malformed message ends the stream after the outcomes before it.
+        Deadline: none, or the longest that the caller wants to stream; safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def Refund(
+        self,
+        request: _credits_pb2.RefundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_pb2.RefundResponse, _abc.Awaitable[_credits_pb2.RefundResponse]]:
+        """Reverses a debit or capture, in part or whole: the credit returns to the grants that it came
+        from; what came from a grant that is over by now expires (or is voided) at once.
+        Idempotent by request_id. Errors: ENTRY_NOT_FOUND, REFUND_EXCEEDS_ENTRY.
+        Deadline: 2 s; safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -194,11 +321,24 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credits_pb2.CaptureRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credits_pb2.CaptureResponse, _abc.Awaitable[_credits_pb2.CaptureResponse]]:
-        """Debits an open hold, in part or whole, once or many times. What exceeds the hold is taken from
-        the balance, all or nothing. With final = true what is left of the hold is released.
+        """Debits an open hold, in part or whole, once or many times. What exceeds the hold is taken as the
+        hold's excess rule says. With final = true what is left of the hold is released. A capture of a
+        hold that has expired is late, not lost: what its expiry debited counts first (and with
+        final = true the rest of that is refunded), then the balance pays, by the excess rule.
         Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT (only
         above the hold; the hold is untouched), METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
         Deadline: 2 s; safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ExtendHold(
+        self,
+        request: _credits_pb2.ExtendHoldRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_pb2.ExtendHoldResponse, _abc.Awaitable[_credits_pb2.ExtendHoldResponse]]:
+        """Prolongs an open hold, and adds to it if a price is given, all or nothing.
+        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT,
+        METER_UNKNOWN, AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -212,6 +352,26 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def GetHold(
+        self,
+        request: _credits_pb2.GetHoldRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_pb2.GetHoldResponse, _abc.Awaitable[_credits_pb2.GetHoldResponse]]:
+        """One hold; a closed one is known for as long as request ids are.
+        Errors: HOLD_NOT_FOUND, VERSION_UNKNOWN. Deadline: 1 s; safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListHolds(
+        self,
+        request: _credits_pb2.ListHoldsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credits_pb2.ListHoldsResponse, _abc.Awaitable[_credits_pb2.ListHoldsResponse]]:
+        """The open holds and leases of an account, what expires first coming first, in pages.
+        Errors: PAGE_TOKEN_INVALID, VERSION_UNKNOWN. Deadline: 5 s; safe to retry.
+        """
+
+    @_abc_1.abstractmethod
     def GetBalance(
         self,
         request: _credits_pb2.GetBalanceRequest,
@@ -219,6 +379,17 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credits_pb2.GetBalanceResponse, _abc.Awaitable[_credits_pb2.GetBalanceResponse]]:
         """The balance of an account in one currency, strictly fresh: it reflects every commit that was
         answered before the call began. Errors: VERSION_UNKNOWN. Deadline: 1 s; safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchBalance(
+        self,
+        request: _credits_pb2.WatchBalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_credits_pb2.WatchBalanceResponse], _abc.AsyncIterator[_credits_pb2.WatchBalanceResponse]]:
+        """The balance now, and again whenever it changed; a caller that reads slowly misses versions in
+        between, never the last one, and never a crossing of a threshold. Errors: VERSION_UNKNOWN.
+        Deadline: none, or the longest that the caller wants to watch; safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -237,8 +408,8 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credits_pb2.GetUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credits_pb2.GetUsageResponse, _abc.Awaitable[_credits_pb2.GetUsageResponse]]:
-        """What an account used, by meter, over whole UTC days. Errors: AMOUNT_OUT_OF_RANGE (a sum over
-        so long a time leaves 64 bits).
+        """What an account used, by meter, over whole UTC days; in one sum, or by day or month. Errors:
+        AMOUNT_OUT_OF_RANGE (a sum over so long a time leaves 64 bits; too many lines at once).
         Deadline: 5 s; safe to retry.
         """
 

@@ -84,6 +84,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Credits, OUT_OF_RANGE: an amount would leave the range of a signed 64-bit integer."""
     ERROR_REASON_VERSION_UNKNOWN: _ErrorReason.ValueType  # 45
     """Credits, INVALID_ARGUMENT: no such version was ever given by this store."""
+    ERROR_REASON_GRANT_NOT_FOUND: _ErrorReason.ValueType  # 46
+    """Credits, NOT_FOUND: no such grant on this account."""
+    ERROR_REASON_GRANT_NOT_OPEN: _ErrorReason.ValueType  # 47
+    """Credits, FAILED_PRECONDITION: nothing of the grant is left to take back. Metadata: state."""
+    ERROR_REASON_ENTRY_NOT_FOUND: _ErrorReason.ValueType  # 48
+    """Credits, NOT_FOUND: the account has no debit or capture of that name."""
+    ERROR_REASON_REFUND_EXCEEDS_ENTRY: _ErrorReason.ValueType  # 49
+    """Credits, FAILED_PRECONDITION: more than what is left to refund. Metadata: refundable."""
+    ERROR_REASON_BATCH_ABORTED: _ErrorReason.ValueType  # 50
+    """Credits, ABORTED, in outcomes only: another debit of an all-or-nothing batch was refused."""
+    ERROR_REASON_LEASE_NOT_OWNED: _ErrorReason.ValueType  # 51
+    """Credits, PERMISSION_DENIED: the lease belongs to another owner."""
+    ERROR_REASON_ACCOUNT_FULL: _ErrorReason.ValueType  # 52
+    """Credits, FAILED_PRECONDITION: the account has as many unspent grants, currencies or open holds
+    as it may have. Metadata: limit.
+    """
     ERROR_REASON_NETWORK_NOT_FOUND: _ErrorReason.ValueType  # 60
     """Chain and edge, NOT_FOUND: no network of that name is configured."""
     ERROR_REASON_OBJECT_NOT_FOUND: _ErrorReason.ValueType  # 61
@@ -171,6 +187,22 @@ ERROR_REASON_AMOUNT_OUT_OF_RANGE: ErrorReason.ValueType  # 44
 """Credits, OUT_OF_RANGE: an amount would leave the range of a signed 64-bit integer."""
 ERROR_REASON_VERSION_UNKNOWN: ErrorReason.ValueType  # 45
 """Credits, INVALID_ARGUMENT: no such version was ever given by this store."""
+ERROR_REASON_GRANT_NOT_FOUND: ErrorReason.ValueType  # 46
+"""Credits, NOT_FOUND: no such grant on this account."""
+ERROR_REASON_GRANT_NOT_OPEN: ErrorReason.ValueType  # 47
+"""Credits, FAILED_PRECONDITION: nothing of the grant is left to take back. Metadata: state."""
+ERROR_REASON_ENTRY_NOT_FOUND: ErrorReason.ValueType  # 48
+"""Credits, NOT_FOUND: the account has no debit or capture of that name."""
+ERROR_REASON_REFUND_EXCEEDS_ENTRY: ErrorReason.ValueType  # 49
+"""Credits, FAILED_PRECONDITION: more than what is left to refund. Metadata: refundable."""
+ERROR_REASON_BATCH_ABORTED: ErrorReason.ValueType  # 50
+"""Credits, ABORTED, in outcomes only: another debit of an all-or-nothing batch was refused."""
+ERROR_REASON_LEASE_NOT_OWNED: ErrorReason.ValueType  # 51
+"""Credits, PERMISSION_DENIED: the lease belongs to another owner."""
+ERROR_REASON_ACCOUNT_FULL: ErrorReason.ValueType  # 52
+"""Credits, FAILED_PRECONDITION: the account has as many unspent grants, currencies or open holds
+as it may have. Metadata: limit.
+"""
 ERROR_REASON_NETWORK_NOT_FOUND: ErrorReason.ValueType  # 60
 """Chain and edge, NOT_FOUND: no network of that name is configured."""
 ERROR_REASON_OBJECT_NOT_FOUND: ErrorReason.ValueType  # 61
