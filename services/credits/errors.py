@@ -79,6 +79,73 @@ class VersionUnknownError(ServiceError):
     reason = reasons.ERROR_REASON_VERSION_UNKNOWN
 
 
+class GrantNotFoundError(ServiceError):
+    """The account has no such grant."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_GRANT_NOT_FOUND
+
+
+class GrantNotOpenError(ServiceError):
+    """Nothing of the grant is left to take back. Metadata: ``state`` (SPENT, EXPIRED or VOIDED)."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_GRANT_NOT_OPEN
+
+    @classmethod
+    def of(cls, state: str) -> GrantNotOpenError:
+        """The error for a grant that is in ``state``."""
+        return cls(f"Nothing of the grant is left: {state}", metadata={"state": state})
+
+
+class EntryNotFoundError(ServiceError):
+    """The account has no debit or capture of that name."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_ENTRY_NOT_FOUND
+
+
+class RefundExceedsEntryError(ServiceError):
+    """More than is left to refund of the entry. Metadata: ``refundable``."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_REFUND_EXCEEDS_ENTRY
+
+    @classmethod
+    def of(cls, refundable: int) -> RefundExceedsEntryError:
+        """The error for an entry of which ``refundable`` is left."""
+        return cls(
+            f"Of this entry {refundable} can still be refunded",
+            metadata={"refundable": str(refundable)},
+        )
+
+
+class BatchAbortedError(ServiceError):
+    """Another debit of an all-or-nothing batch was refused, so this one was not done."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = reasons.ERROR_REASON_BATCH_ABORTED
+
+
+class LeaseNotOwnedError(ServiceError):
+    """The lease belongs to another owner."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = reasons.ERROR_REASON_LEASE_NOT_OWNED
+
+
+class AccountFullError(ServiceError):
+    """The account has as many things of a kind as it may have. Metadata: ``limit``."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_ACCOUNT_FULL
+
+    @classmethod
+    def of(cls, things: str, limit: int) -> AccountFullError:
+        """The error for ``things`` (in the plural) of which ``limit`` are allowed."""
+        return cls(f"The account has {limit} {things}, the most", metadata={"limit": str(limit)})
+
+
 def invalid(field: str, rule: str) -> InvalidArgumentError:
     """The error for a field that breaks a rule which the contract's validation cannot know."""
     return InvalidArgumentError(f"{field}: {rule}", violations={field: rule})
@@ -91,6 +158,13 @@ ERRORS: tuple[type[ServiceError], ...] = (
     MeterUnknownError,
     AmountOutOfRangeError,
     VersionUnknownError,
+    GrantNotFoundError,
+    GrantNotOpenError,
+    EntryNotFoundError,
+    RefundExceedsEntryError,
+    BatchAbortedError,
+    LeaseNotOwnedError,
+    AccountFullError,
 )
 """What this service raises besides ``services.rpc.errors.COMMON``: for ``services.rpc.client``."""
 

@@ -52,6 +52,32 @@ class EntryKind(IntEnum):
     CAPTURE = 4
     RELEASE = 5
     EXPIRE_GRANT = 6
+    VOID_GRANT = 7
+    REFUND = 8
+    REFILL_GRANT = 9
+    EXTEND_HOLD = 10
+    SET_TERMS = 11
+
+
+class ExcessRule(IntEnum):
+    """As in the contract: what a capture above its hold does about the rest."""
+
+    BALANCE = 1
+    OVERDRAFT = 2
+    SHORTFALL = 3
+
+
+class RefillPeriod(IntEnum):
+    """As in the contract."""
+
+    DAY = 1
+    WEEK = 2
+    MONTH = 3
+    YEAR = 4
+
+
+OVERDRAFT_LOT: Final = 0
+"""The number of the lot that stands for credit which no grant gave: what is owed."""
 
 
 class Lot(Record, frozen=True):
@@ -72,7 +98,11 @@ class Lot(Record, frozen=True):
 
 
 class Purse(Record, frozen=True):
-    """An account's credit in one currency: granted = available + held + spent + expired."""
+    """An account's credit in one currency.
+
+    granted = available + held + spent + expired + voided, and available = what the lots of head and
+    tail have - debt.
+    """
 
     granted: int = 0
     available: int = 0
@@ -83,6 +113,11 @@ class Purse(Record, frozen=True):
     """What is spent first."""
     tail: int = 0
     """How many further lots stand under keys of their own, all behind those of ``head``."""
+    voided: int = 0
+    debt: int = 0
+    """What is owed; next to a debt there are no lots: credit that comes in pays it first."""
+    overdraft_limit: int = 0
+    """How large ``debt`` may become."""
 
 
 class Wallet(Record, frozen=True):
@@ -95,6 +130,33 @@ class Wallet(Record, frozen=True):
     holds_us: int = NEVER_US
     """No open hold expires earlier."""
     purses: dict[str, Purse] = {}  # noqa: RUF012 (msgspec gives each record a dict of its own)
+    shadow: bool = False
+    """Nothing is refused for want of credit."""
+    voids: bool = False
+    """A grant of it was voided: credit of that grant that comes back must be voided, too."""
+    refills_us: int = NEVER_US
+    """No recurring grant is refilled earlier."""
+    digest: bytes = b""
+    """Of the latest entry; each entry's digest covers the one before."""
+
+
+class GrantTerms(Record, frozen=True):
+    """What a grant was given with, and what becomes of it."""
+
+    currency: str
+    amount: int
+    priority: int
+    expire_us: int
+    create_us: int
+    voided: bool = False
+    period: int = 0
+    """A ``RefillPeriod``, or 0: not recurring."""
+    end_us: int = NEVER_US
+    """No refill from then on."""
+    max_rollover: int = 0
+    refills: int = 0
+    """How often it was refilled: the next one is due this many and one periods after create_us."""
+    next_refill_us: int = NEVER_US
 
 
 class Metered(Record, frozen=True):
@@ -120,6 +182,14 @@ class Hold(Record, frozen=True):
     """What is left of the metered estimate: the estimate without what captures metered."""
     lots: tuple[Lot, ...]
     """Where the remaining credit came from, in spend order."""
+    excess_rule: int = ExcessRule.BALANCE
+    shortfall: int = 0
+    owner: str = ""
+    """Of a lease."""
+    debited: tuple[Lot, ...] = ()
+    """Where what its expiry debited came from, as far as no late capture accounted for it."""
+    debited_estimate: Metered | None = None
+    """What of the estimate that debit metered."""
 
 
 class Entry(Record, frozen=True):
@@ -138,6 +208,13 @@ class Entry(Record, frozen=True):
     """The grant's number, or 0."""
     metered: Metered | None
     resource: str
+    shortfall: int = 0
+    free: int = 0
+    """How much of the metered quantity was free."""
+    refunded: int = 0
+    """The number of the entry that a refund reverses, or 0."""
+    sources: tuple[tuple[int, int], ...] = ()
+    """Numbers of grants and amounts that were taken of them, if it is not ``grant`` alone."""
 
 
 class Usage(Record, frozen=True):
@@ -146,6 +223,16 @@ class Usage(Record, frozen=True):
     quantity: int = 0
     amount: int = 0
     count: int = 0
+    refunded_quantity: int = 0
+    refunded_amount: int = 0
+    shortfall: int = 0
+    free: int = 0
+
+
+class Refunded(Record, frozen=True):
+    """How much of a debit or capture was refunded, and from which sources it may still be."""
+
+    amount: int
 
 
 class HoldView(Record, frozen=True):
@@ -158,6 +245,10 @@ class HoldView(Record, frozen=True):
     state: int
     expire_us: int
     policy: int
+    excess_rule: int = ExcessRule.BALANCE
+    shortfall: int = 0
+    owner: str = ""
+    resource: str = ""
 
 
 class Answer(Record, frozen=True):
@@ -173,6 +264,9 @@ class Answer(Record, frozen=True):
     spent: int
     expired: int
     hold: HoldView | None = None
+    voided: int = 0
+    overdraft_limit: int = 0
+    shortfall: int = 0
 
 
 WALLETS: Final = Subspace("credits", "wallet")
@@ -185,6 +279,12 @@ HOLD_EXPIRIES: Final = Subspace("credits", "hold-expiry")
 """(account, expire_us, number) of each open hold"""
 CLOSED_HOLDS: Final = Subspace("credits", "hold-closed")
 """(second in which the record may go, account, number) of each closed hold"""
+GRANTS: Final = Subspace("credits", "grant")
+"""(account, number) to GrantTerms"""
+REFILLS: Final = Subspace("credits", "refill")
+"""(account, next_refill_us, number) of each recurring grant that will be refilled"""
+REFUNDS: Final = Subspace("credits", "refund")
+"""(account, number of a debit or capture) to Refunded, once a part of it was refunded"""
 ENTRIES: Final = Subspace("credits", "entry")
 """(account, number) to Entry"""
 USAGE: Final = Subspace("credits", "usage")
@@ -195,6 +295,8 @@ AGENDA: Final = Subspace("credits", "agenda")
 decode_wallet: Final = decoder(Wallet)
 decode_lot: Final = decoder(Lot)
 decode_hold: Final = decoder(Hold)
+decode_grant: Final = decoder(GrantTerms)
+decode_refunded: Final = decoder(Refunded)
 decode_entry: Final = decoder(Entry)
 decode_usage: Final = decoder(Usage)
 decode_answer: Final = decoder(Answer)
