@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import uvloop
 
-from services.process import logs
+from services.process import envoy, logs
 from services.process.settings import ServerSettings, load
 
 S = TypeVar("S", bound=ServerSettings)
@@ -34,6 +34,9 @@ def run(
 
     ``serve`` starts what it needs, waits for the event, drains, and returns. ``--check`` only
     validates the settings. Ends the process when something is wrong; returns after a clean stop.
+
+    With the envoy face the process becomes Envoy, which imports the module of ``serve`` and finds
+    there both ``serve`` and the settings by their names; then this does not return.
     """
     prefix = settings_class.variable("")
     arguments = argparse.ArgumentParser(
@@ -41,18 +44,36 @@ def run(
     )
     arguments.add_argument("--check", action="store_true", help="validate the settings and exit")
     options = arguments.parse_args(argv)
-    settings = load(settings_class)
     if options.check:
+        load(settings_class)
         return
-    service = prefix.removeprefix("TOLLMESH_").strip("_").lower()
-    logs.configure(settings.log_level, settings.log_format, service=service)
+    settings = configured(settings_class)
     try:
+        if _wants_envoy(settings):
+            envoy.become_envoy(settings.listener(), _importable(settings_class, serve))
         uvloop.run(_until_stopped(settings, serve))
-    except Exception as error:
-        # What has a name of its own explains itself; anything else needs its traceback.
-        named = isinstance(error, OSError) or type(error).__module__.startswith("services.")
-        log.critical("process_failed", error=f"{type(error).__name__}: {error}", exc_info=not named)
+    except Exception as error:  # noqa: BLE001 (whatever it is, it ends the process)
+        report_failure(error)
         sys.exit(1)
+
+
+def configured(settings_class: type[S]) -> S:
+    """The settings from the environment, with the log set up as they say.
+
+    With mistakes: prints them all and exits with status 2.
+    """
+    settings = load(settings_class)
+    service = settings_class.variable("").removeprefix("TOLLMESH_").strip("_").lower()
+    logs.configure(settings.log_level, settings.log_format, service=service)
+    return settings
+
+
+def report_failure(error: Exception) -> None:
+    """Logs what ended the process, in one line."""
+    # What has a name of its own explains itself; anything else needs its traceback.
+    named = isinstance(error, OSError) or type(error).__module__.startswith("services.")
+    told = f"{type(error).__name__}: {error}"
+    log.critical("process_failed", error=told, exc_info=None if named else error)
 
 
 def announce_ready(ready_file: Path | None, address: str) -> None:
@@ -65,6 +86,22 @@ def announce_ready(ready_file: Path | None, address: str) -> None:
         partial = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
         partial.write_text(f"{address}\n")
         partial.replace(ready_file)
+
+
+def _wants_envoy(settings: ServerSettings) -> bool:
+    """Whether the process is to be Envoy; says so when it is not although it might."""
+    if settings.face == "grpcio":
+        return False
+    reason = envoy.why_not()
+    if reason is not None:
+        log.info("face_chosen", face="grpcio", because=reason)
+    return reason is None
+
+
+def _importable(settings_class: type[S], serve: Callable[..., object]) -> str:
+    """How ``services.process.inside`` finds both again: ``package.module:class:function``."""
+    spec = serve.__globals__["__spec__"]
+    return f"{spec.name}:{settings_class.__qualname__}:{serve.__qualname__}"
 
 
 async def _until_stopped(settings: S, serve: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:

@@ -35,6 +35,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from services.process.envoy import Listener, why_not
+
 __all__ = [
     "Address",
     "AfterValidator",
@@ -185,6 +187,16 @@ class ServerSettings(Settings):
         ge=0,
         description="How long calls under way may take to finish after SIGTERM, in s.",
     )
+    face: Literal["grpcio", "envoy", "auto"] = Field(
+        default="grpcio",
+        description="What speaks gRPC: grpcio, or envoy (faster; needs pyvoy); auto is envoy where "
+        "it runs, else grpcio.",
+    )
+    grpc_web_origins: list[str] = Field(
+        default=[],
+        description="Origins of web pages that may call by gRPC-Web, as JSON; * for any. Only with "
+        "the envoy face.",
+    )
     ready_file: Path | None = Field(
         default=None,
         description="Written once the process listens; holds the address it listens on.",
@@ -197,6 +209,30 @@ class ServerSettings(Settings):
         if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
             raise ValueError("tls_client_ca_file needs tls_certificate_file and tls_key_file")
         return self
+
+    @model_validator(mode="after")
+    def _face_runs(self) -> Self:
+        reason = why_not() if self.face == "envoy" else None
+        if reason is not None:
+            raise ValueError(f"face envoy is not possible: {reason}")
+        if self.grpc_web_origins and self.face == "grpcio":
+            raise ValueError("grpc_web_origins needs face envoy")
+        return self
+
+    def listener(self) -> Listener:
+        """What Envoy is told with the envoy face."""
+        return Listener(
+            address=self.grpc_address(),
+            max_concurrent_calls=self.max_concurrent_calls,
+            certificate_file=self.tls_certificate_file,
+            key_file=self.tls_key_file,
+            client_ca_file=self.tls_client_ca_file,
+            web_origins=tuple(self.grpc_web_origins),
+        )
+
+    def grpc_address(self) -> str:
+        """Where gRPC is served; ``listen`` unless a service says otherwise."""
+        return self.listen
 
 
 class ClientSettings(Settings):

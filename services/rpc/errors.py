@@ -47,6 +47,17 @@ class ServiceError(Exception):
         return reasons.ErrorReason.Name(cls.reason).removeprefix("ERROR_REASON_")
 
 
+class StatusError(Exception):
+    """A call that breaks gRPC's own rules, and ends with a bare status: no error of the contract.
+
+    Raised by what reads calls from the wire, never by handlers.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class InvalidArgumentError(ServiceError):
     """A field of the request breaks a rule of the contract."""
 
@@ -135,3 +146,8 @@ COMMON: tuple[type[ServiceError], ...] = (
     DependencyUnavailableError,
 )
 """What any service may raise; every client knows these besides its service's own."""
+
+
+def request_too_large(limit: int) -> InvalidArgumentError:
+    """The error for a request of more than ``limit`` bytes."""
+    return InvalidArgumentError(f"the request is larger than {limit} bytes")

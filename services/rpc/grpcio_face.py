@@ -46,7 +46,10 @@ class GrpcioFace:
         pipeline: Pipeline,
         limits: Limits,
         tls: ServerTls | None,
+        *,
+        listen: str,
     ) -> None:
+        self._listen = listen
         self._services = tuple(services)
         self._methods = tuple(methods)
         self._pipeline = pipeline
@@ -55,7 +58,7 @@ class GrpcioFace:
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, listen: str) -> str:
+    async def start(self) -> str:
         """Listens; gives the address with the port that was chosen. Raises OSError."""
         server = self._server = grpc.aio.server(options=_options(self._limits))
         mutual = self._tls is not None and self._tls.client_ca is not None
@@ -64,11 +67,11 @@ class GrpcioFace:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registry)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, registry)
-        port = _bind(server, listen, self._tls)
+        port = _bind(server, self._listen, self._tls)
         await server.start()
         for name in ("", *self._services):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return f"{listen.rpartition(':')[0]}:{port}"
+        return f"{self._listen.rpartition(':')[0]}:{port}"
 
     async def announce_drain(self) -> None:
         """Tells those who ask for the health of this process that it is going away."""
@@ -78,6 +81,9 @@ class GrpcioFace:
         """Stops listening; calls still under way after ``grace_s`` are cancelled."""
         if self._server is not None:
             await self._server.stop(grace_s)
+
+    async def flush(self) -> None:
+        """Nothing: a server that has stopped has sent everything."""
 
 
 class _Table(grpc.GenericRpcHandler):

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.message import DecodeError, Message
 
@@ -26,22 +26,21 @@ from services.rpc.errors import (
     OverloadedError,
     ServiceError,
     ShuttingDownError,
+    StatusError,
+    request_too_large,
 )
 from services.rpc.methods import Method
-from services.rpc.trace import (
-    REQUEST_ID_KEY,
-    TRACE_PARENT_KEY,
-    request_id_of,
-    trace_id_of,
-    trace_parent_of,
-)
+from services.rpc.trace import trace_id_of
 from services.rpc.validation import check, prepare
 
 Translation = Mapping[type[Exception], type[ServiceError]]
 """What stands for exceptions that are not the contract's; the most derived class wins."""
 
 Incoming = Any
-"""A request's bytes, or an async iterator of them; which of the two, the method says."""
+"""A request's bytes or what went wrong with them, or an async iterator of requests' bytes.
+
+Which of the two, the method says.
+"""
 
 _TRANSIT_S = 0.05
 
@@ -129,9 +128,11 @@ class Pipeline:
         limit, request_class = self._limits.max_message_bytes, method.request_class
         prepare(request_class)
 
-        def parse(raw: bytes) -> Message:
+        def parse(raw: bytes | Exception) -> Message:
+            if not isinstance(raw, bytes):
+                raise raw
             if len(raw) > limit:
-                raise InvalidArgumentError(f"the request is larger than {limit} bytes")
+                raise request_too_large(limit)
             try:
                 request = request_class.FromString(raw)
             except DecodeError:
@@ -154,8 +155,6 @@ class Pipeline:
         self._under_way += 1
         if self._under_way == 1:
             self._idle.clear()
-        call.request_id = request_id_of(call.metadata.get(REQUEST_ID_KEY))
-        call.trace_parent = trace_parent_of(call.metadata.get(TRACE_PARENT_KEY))
         call.activate()
         if self._draining:
             raise ShuttingDownError
@@ -189,6 +188,10 @@ class Pipeline:
             late = remaining is not None and remaining < _TRANSIT_S
             self._finished(call, started, "DEADLINE_EXCEEDED" if late else "CANCELLED")
             return error
+        if isinstance(error, StatusError):
+            call.note(error=str(error))
+            self._finished(call, started, error.code.name)
+            return error
         answer = self._answer(call, error)
         call.note(reason=answer.reason_name(), error=str(answer))
         self._finished(call, started, answer.code.name)
@@ -210,6 +213,36 @@ class Pipeline:
         call.note(incident_id=incident_id)
         log.error("call_failed", method=call.method, incident_id=incident_id, exc_info=error)
         return InternalError(metadata={"incident_id": incident_id})
+
+
+def unlogged_answer(method: Method) -> Callable[[Any, Call], Any]:
+    """Runs a method of health or reflection: without limits, ids, rules or a log line."""
+
+    async def answer(incoming: Any, call: Call) -> bytes:  # noqa: ANN401 (bytes, or what failed)
+        response = await method.handler(_parsed(method, incoming), call)
+        return cast("bytes", response.SerializeToString())
+
+    return answer
+
+
+def unlogged_stream(method: Method) -> Callable[[Any, Call], Any]:
+    """As ``unlogged_answer``, for a stream of answers."""
+
+    async def answers(incoming: Any, call: Call) -> AsyncIterator[bytes]:  # noqa: ANN401 (as above)
+        requests = incoming if method.client_streaming else _parsed(method, incoming)
+        if method.client_streaming:
+            requests = (_parsed(method, raw) async for raw in incoming)
+        async with aclosing(method.handler(requests, call)) as responses:
+            async for response in responses:
+                yield response.SerializeToString()
+
+    return answers
+
+
+def _parsed(method: Method, raw: Any) -> Any:  # noqa: ANN401 (bytes, or what failed; any message)
+    if isinstance(raw, Exception):
+        raise raw
+    return method.request_class.FromString(raw)
 
 
 def _is_the_end(error: BaseException) -> bool:

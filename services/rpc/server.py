@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+from services.process import inside
 from services.process.logs import get_logger, name_calls_by
 from services.rpc.call import Call
+from services.rpc.envoy_face import EnvoyFace
 from services.rpc.grpcio_face import GrpcioFace
 from services.rpc.methods import methods_of, service_of
 from services.rpc.pipeline import Limits, Pipeline, Translation
@@ -30,6 +32,9 @@ log = get_logger(__name__)
 
 class Server:
     """Serves gRPC on one address, with health and reflection.
+
+    In a process that is Envoy (the envoy face), the address that Envoy was told is served by it;
+    any other, and in any other process, by grpcio.
 
     Args:
         listen: ``host:port``; port 0 picks a free one (``address`` has it after ``start``).
@@ -53,22 +58,23 @@ class Server:
     ) -> None:
         name_calls_by(Call.current_request_id)
         limits = limits or Limits()
-        self._listen = listen
         self._drain_s = drain_s
         self._pipeline = Pipeline(limits, translate or {})
-        self._face = GrpcioFace(
-            [method for servicer in servicers for method in methods_of(servicer)],
-            [service_of(servicer).full_name for servicer in servicers],
-            self._pipeline,
-            limits,
-            tls,
-        )
+        methods = [method for servicer in servicers for method in methods_of(servicer)]
+        services = [service_of(servicer).full_name for servicer in servicers]
+        self._face: GrpcioFace | EnvoyFace
+        host = inside.app.host_of(listen)
+        if host is None:
+            self._face = GrpcioFace(methods, services, self._pipeline, limits, tls, listen=listen)
+        else:
+            mutual = tls is not None and tls.client_ca is not None
+            self._face = EnvoyFace(host, methods, services, self._pipeline, limits, identify=mutual)
         self.address = ""
         """Where it listens, ``host:port``; known after ``start``."""
 
     async def start(self) -> None:
         """Listens. Raises OSError when the address cannot be had."""
-        self.address = await self._face.start(self._listen)
+        self.address = await self._face.start()
 
     async def drain(self) -> None:
         """Ends the server: health says NOT_SERVING, new calls are refused, the others finish.
@@ -83,6 +89,7 @@ class Server:
         await self._face.stop(_LAST_ANSWERS_S if finished else 0)
         if not await self._pipeline.wait_until_idle(_CLEAN_UP_S):
             log.error("clean_up_cut_short", clean_up_s=_CLEAN_UP_S)
+        await self._face.flush()
         self._pipeline.flush()
 
     async def __aenter__(self) -> Self:
