@@ -1,4 +1,4 @@
-"""The echo service as a process of its own."""
+"""The echo service as a process of its own, on each face."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class EchoProcess:
 StartEcho = Callable[..., AbstractAsyncContextManager[EchoProcess]]
 
 
-@pytest.fixture
-def start_echo(tmp_path: Path) -> StartEcho:
+@pytest.fixture(params=["grpcio", "envoy"])
+def start_echo(tmp_path: Path, request: pytest.FixtureRequest) -> StartEcho:
     """``async with start_echo({"drain_s": "1"}, "--check") as echo:``"""
 
     @asynccontextmanager
@@ -65,7 +65,7 @@ def start_echo(tmp_path: Path) -> StartEcho:
         settings: Mapping[str, str] | None = None, *arguments: str
     ) -> AsyncIterator[EchoProcess]:
         log_file, ready_file = tmp_path / "echo.log", tmp_path / "echo.ready"
-        chosen = {"ready_file": str(ready_file), **(settings or {})}
+        chosen = {"face": request.param, "ready_file": str(ready_file), **(settings or {})}
         variables = {f"TOLLMESH_ECHO_{name.upper()}": value for name, value in chosen.items()}
         with log_file.open("wb") as log:
             process = await asyncio.create_subprocess_exec(
