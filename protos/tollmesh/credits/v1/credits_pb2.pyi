@@ -497,6 +497,7 @@ class Entry(_message.Message):
     SHORTFALL_FIELD_NUMBER: _builtins.int
     FREE_QUANTITY_FIELD_NUMBER: _builtins.int
     REFUNDED_ENTRY_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
     entry_id: _builtins.str
     """Unique in the ledger of the account; sorts in commit order."""
     account_id: _builtins.str
@@ -520,6 +521,8 @@ class Entry(_message.Message):
     """How much of the metered quantity the free allowance covered."""
     refunded_entry_id: _builtins.str
     """The entry that a refund reverses."""
+    count: _builtins.int
+    """How many deliveries a line of a lease's settlement sums up; 0: one, as everywhere else."""
     @_builtins.property
     def metered(self) -> Global___MeteredQuantity:
         """What was metered, if the amount was priced by the tariff."""
@@ -545,10 +548,11 @@ class Entry(_message.Message):
         shortfall: _builtins.int = ...,
         free_quantity: _builtins.int = ...,
         refunded_entry_id: _builtins.str = ...,
+        count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "metered", b"metered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "available_after", b"available_after", "create_time", b"create_time", "currency", b"currency", "entry_id", b"entry_id", "free_quantity", b"free_quantity", "grant_id", b"grant_id", "held_after", b"held_after", "hold_id", b"hold_id", "kind", b"kind", "metered", b"metered", "refunded_entry_id", b"refunded_entry_id", "request_id", b"request_id", "resource", b"resource", "shortfall", b"shortfall"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "available_after", b"available_after", "count", b"count", "create_time", b"create_time", "currency", b"currency", "entry_id", b"entry_id", "free_quantity", b"free_quantity", "grant_id", b"grant_id", "held_after", b"held_after", "hold_id", b"hold_id", "kind", b"kind", "metered", b"metered", "refunded_entry_id", b"refunded_entry_id", "request_id", b"request_id", "resource", b"resource", "shortfall", b"shortfall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

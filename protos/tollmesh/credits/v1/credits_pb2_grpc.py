@@ -123,8 +123,9 @@ class CreditServiceServicer(object):
 
     def Grant(self, request, context):
         """Adds credit to an account (which needs no creation here), once or again each period. Credit
-        pays what the account owes (a balance below zero) first.
-        Idempotent by request_id. Errors: AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
+        pays what the account owes (a balance below zero) first. Idempotent by request_id.
+        Errors: AMOUNT_OUT_OF_RANGE, ACCOUNT_FULL (of unspent grants, recurring grants or currencies).
+        Deadline: 2 s; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,8 +186,8 @@ class CreditServiceServicer(object):
 
     def Reserve(self, request, context):
         """Sets credit aside under a hold until it is captured, released, or expires.
-        Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
-        Deadline: 2 s; safe to retry.
+        Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE,
+        ACCOUNT_FULL (of open holds). Deadline: 2 s; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,8 +198,9 @@ class CreditServiceServicer(object):
         hold's excess rule says. With final = true what is left of the hold is released. A capture of a
         hold that has expired is late, not lost: what its expiry debited counts first (and with
         final = true the rest of that is refunded), then the balance pays, by the excess rule.
-        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT (only
-        above the hold; the hold is untouched), METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
+        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED (it is a
+        lease), INSUFFICIENT_CREDIT (only above the hold; the hold is untouched), METER_UNKNOWN,
+        AMOUNT_OUT_OF_RANGE.
         Deadline: 2 s; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -207,8 +209,8 @@ class CreditServiceServicer(object):
 
     def ExtendHold(self, request, context):
         """Prolongs an open hold, and adds to it if a price is given, all or nothing.
-        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT,
-        METER_UNKNOWN, AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
+        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED (it is a
+        lease), INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,7 +218,8 @@ class CreditServiceServicer(object):
 
     def Release(self, request, context):
         """Gives back what is left of an open hold and closes it.
-        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN. Deadline: 2 s; safe to retry.
+        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED (it is a
+        lease). Deadline: 2 s; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

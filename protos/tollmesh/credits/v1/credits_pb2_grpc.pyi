@@ -48,8 +48,9 @@ class CreditServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CreditServiceAsyncStub: ...
     Grant: _grpc.UnaryUnaryMultiCallable[_credits_pb2.GrantRequest, _credits_pb2.GrantResponse]
     """Adds credit to an account (which needs no creation here), once or again each period. Credit
-    pays what the account owes (a balance below zero) first.
-    Idempotent by request_id. Errors: AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
+    pays what the account owes (a balance below zero) first. Idempotent by request_id.
+    Errors: AMOUNT_OUT_OF_RANGE, ACCOUNT_FULL (of unspent grants, recurring grants or currencies).
+    Deadline: 2 s; safe to retry.
     """
     VoidGrant: _grpc.UnaryUnaryMultiCallable[_credits_pb2.VoidGrantRequest, _credits_pb2.VoidGrantResponse]
     """Takes back what is unspent of a grant and ends its refills. Credit of it that is under a hold
@@ -86,26 +87,28 @@ class CreditServiceStub:
     """
     Reserve: _grpc.UnaryUnaryMultiCallable[_credits_pb2.ReserveRequest, _credits_pb2.ReserveResponse]
     """Sets credit aside under a hold until it is captured, released, or expires.
-    Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
-    Deadline: 2 s; safe to retry.
+    Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE,
+    ACCOUNT_FULL (of open holds). Deadline: 2 s; safe to retry.
     """
     Capture: _grpc.UnaryUnaryMultiCallable[_credits_pb2.CaptureRequest, _credits_pb2.CaptureResponse]
     """Debits an open hold, in part or whole, once or many times. What exceeds the hold is taken as the
     hold's excess rule says. With final = true what is left of the hold is released. A capture of a
     hold that has expired is late, not lost: what its expiry debited counts first (and with
     final = true the rest of that is refunded), then the balance pays, by the excess rule.
-    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT (only
-    above the hold; the hold is untouched), METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
+    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED (it is a
+    lease), INSUFFICIENT_CREDIT (only above the hold; the hold is untouched), METER_UNKNOWN,
+    AMOUNT_OUT_OF_RANGE.
     Deadline: 2 s; safe to retry.
     """
     ExtendHold: _grpc.UnaryUnaryMultiCallable[_credits_pb2.ExtendHoldRequest, _credits_pb2.ExtendHoldResponse]
     """Prolongs an open hold, and adds to it if a price is given, all or nothing.
-    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT,
-    METER_UNKNOWN, AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
+    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED (it is a
+    lease), INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
     """
     Release: _grpc.UnaryUnaryMultiCallable[_credits_pb2.ReleaseRequest, _credits_pb2.ReleaseResponse]
     """Gives back what is left of an open hold and closes it.
-    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN. Deadline: 2 s; safe to retry.
+    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED (it is a
+    lease). Deadline: 2 s; safe to retry.
     """
     GetHold: _grpc.UnaryUnaryMultiCallable[_credits_pb2.GetHoldRequest, _credits_pb2.GetHoldResponse]
     """One hold; a closed one is known for as long as request ids are.
@@ -141,8 +144,9 @@ class CreditServiceAsyncStub(CreditServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Grant: _aio.UnaryUnaryMultiCallable[_credits_pb2.GrantRequest, _credits_pb2.GrantResponse]  # type: ignore[assignment]
     """Adds credit to an account (which needs no creation here), once or again each period. Credit
-    pays what the account owes (a balance below zero) first.
-    Idempotent by request_id. Errors: AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
+    pays what the account owes (a balance below zero) first. Idempotent by request_id.
+    Errors: AMOUNT_OUT_OF_RANGE, ACCOUNT_FULL (of unspent grants, recurring grants or currencies).
+    Deadline: 2 s; safe to retry.
     """
     VoidGrant: _aio.UnaryUnaryMultiCallable[_credits_pb2.VoidGrantRequest, _credits_pb2.VoidGrantResponse]  # type: ignore[assignment]
     """Takes back what is unspent of a grant and ends its refills. Credit of it that is under a hold
@@ -179,26 +183,28 @@ class CreditServiceAsyncStub(CreditServiceStub):
     """
     Reserve: _aio.UnaryUnaryMultiCallable[_credits_pb2.ReserveRequest, _credits_pb2.ReserveResponse]  # type: ignore[assignment]
     """Sets credit aside under a hold until it is captured, released, or expires.
-    Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
-    Deadline: 2 s; safe to retry.
+    Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE,
+    ACCOUNT_FULL (of open holds). Deadline: 2 s; safe to retry.
     """
     Capture: _aio.UnaryUnaryMultiCallable[_credits_pb2.CaptureRequest, _credits_pb2.CaptureResponse]  # type: ignore[assignment]
     """Debits an open hold, in part or whole, once or many times. What exceeds the hold is taken as the
     hold's excess rule says. With final = true what is left of the hold is released. A capture of a
     hold that has expired is late, not lost: what its expiry debited counts first (and with
     final = true the rest of that is refunded), then the balance pays, by the excess rule.
-    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT (only
-    above the hold; the hold is untouched), METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
+    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED (it is a
+    lease), INSUFFICIENT_CREDIT (only above the hold; the hold is untouched), METER_UNKNOWN,
+    AMOUNT_OUT_OF_RANGE.
     Deadline: 2 s; safe to retry.
     """
     ExtendHold: _aio.UnaryUnaryMultiCallable[_credits_pb2.ExtendHoldRequest, _credits_pb2.ExtendHoldResponse]  # type: ignore[assignment]
     """Prolongs an open hold, and adds to it if a price is given, all or nothing.
-    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT,
-    METER_UNKNOWN, AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
+    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED (it is a
+    lease), INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
     """
     Release: _aio.UnaryUnaryMultiCallable[_credits_pb2.ReleaseRequest, _credits_pb2.ReleaseResponse]  # type: ignore[assignment]
     """Gives back what is left of an open hold and closes it.
-    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN. Deadline: 2 s; safe to retry.
+    Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED (it is a
+    lease). Deadline: 2 s; safe to retry.
     """
     GetHold: _aio.UnaryUnaryMultiCallable[_credits_pb2.GetHoldRequest, _credits_pb2.GetHoldResponse]  # type: ignore[assignment]
     """One hold; a closed one is known for as long as request ids are.
@@ -237,8 +243,9 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_credits_pb2.GrantResponse, _abc.Awaitable[_credits_pb2.GrantResponse]]:
         """Adds credit to an account (which needs no creation here), once or again each period. Credit
-        pays what the account owes (a balance below zero) first.
-        Idempotent by request_id. Errors: AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
+        pays what the account owes (a balance below zero) first. Idempotent by request_id.
+        Errors: AMOUNT_OUT_OF_RANGE, ACCOUNT_FULL (of unspent grants, recurring grants or currencies).
+        Deadline: 2 s; safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -311,8 +318,8 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_credits_pb2.ReserveResponse, _abc.Awaitable[_credits_pb2.ReserveResponse]]:
         """Sets credit aside under a hold until it is captured, released, or expires.
-        Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
-        Deadline: 2 s; safe to retry.
+        Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE,
+        ACCOUNT_FULL (of open holds). Deadline: 2 s; safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -325,8 +332,9 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         hold's excess rule says. With final = true what is left of the hold is released. A capture of a
         hold that has expired is late, not lost: what its expiry debited counts first (and with
         final = true the rest of that is refunded), then the balance pays, by the excess rule.
-        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT (only
-        above the hold; the hold is untouched), METER_UNKNOWN, AMOUNT_OUT_OF_RANGE.
+        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED (it is a
+        lease), INSUFFICIENT_CREDIT (only above the hold; the hold is untouched), METER_UNKNOWN,
+        AMOUNT_OUT_OF_RANGE.
         Deadline: 2 s; safe to retry.
         """
 
@@ -337,8 +345,8 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_credits_pb2.ExtendHoldResponse, _abc.Awaitable[_credits_pb2.ExtendHoldResponse]]:
         """Prolongs an open hold, and adds to it if a price is given, all or nothing.
-        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, INSUFFICIENT_CREDIT,
-        METER_UNKNOWN, AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
+        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED (it is a
+        lease), INSUFFICIENT_CREDIT, METER_UNKNOWN, AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -348,7 +356,8 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_credits_pb2.ReleaseResponse, _abc.Awaitable[_credits_pb2.ReleaseResponse]]:
         """Gives back what is left of an open hold and closes it.
-        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN. Deadline: 2 s; safe to retry.
+        Idempotent by request_id. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED (it is a
+        lease). Deadline: 2 s; safe to retry.
         """
 
     @_abc_1.abstractmethod

@@ -53,8 +53,8 @@ class LeaseServiceServicer(object):
 
     def OpenLease(self, request, context):
         """Sets credit aside for an owner: as much as is wanted, or as there is, but not less than the
-        minimum. Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, AMOUNT_OUT_OF_RANGE.
-        Deadline: 2 s; safe to retry.
+        minimum. Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, AMOUNT_OUT_OF_RANGE,
+        ACCOUNT_FULL (of open holds). Deadline: 2 s; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

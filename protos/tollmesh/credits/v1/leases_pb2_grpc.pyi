@@ -43,8 +43,8 @@ class LeaseServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LeaseServiceAsyncStub: ...
     OpenLease: _grpc.UnaryUnaryMultiCallable[_leases_pb2.OpenLeaseRequest, _leases_pb2.OpenLeaseResponse]
     """Sets credit aside for an owner: as much as is wanted, or as there is, but not less than the
-    minimum. Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, AMOUNT_OUT_OF_RANGE.
-    Deadline: 2 s; safe to retry.
+    minimum. Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, AMOUNT_OUT_OF_RANGE,
+    ACCOUNT_FULL (of open holds). Deadline: 2 s; safe to retry.
     """
     SettleLease: _grpc.UnaryUnaryMultiCallable[_leases_pb2.SettleLeaseRequest, _leases_pb2.SettleLeaseResponse]
     """Debits what the owner spent of a lease, all lines or none, and prolongs, fills up, or closes it.
@@ -62,8 +62,8 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenLease: _aio.UnaryUnaryMultiCallable[_leases_pb2.OpenLeaseRequest, _leases_pb2.OpenLeaseResponse]  # type: ignore[assignment]
     """Sets credit aside for an owner: as much as is wanted, or as there is, but not less than the
-    minimum. Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, AMOUNT_OUT_OF_RANGE.
-    Deadline: 2 s; safe to retry.
+    minimum. Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, AMOUNT_OUT_OF_RANGE,
+    ACCOUNT_FULL (of open holds). Deadline: 2 s; safe to retry.
     """
     SettleLease: _aio.UnaryUnaryMultiCallable[_leases_pb2.SettleLeaseRequest, _leases_pb2.SettleLeaseResponse]  # type: ignore[assignment]
     """Debits what the owner spent of a lease, all lines or none, and prolongs, fills up, or closes it.
@@ -84,8 +84,8 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_leases_pb2.OpenLeaseResponse, _abc.Awaitable[_leases_pb2.OpenLeaseResponse]]:
         """Sets credit aside for an owner: as much as is wanted, or as there is, but not less than the
-        minimum. Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, AMOUNT_OUT_OF_RANGE.
-        Deadline: 2 s; safe to retry.
+        minimum. Idempotent by request_id. Errors: INSUFFICIENT_CREDIT, AMOUNT_OUT_OF_RANGE,
+        ACCOUNT_FULL (of open holds). Deadline: 2 s; safe to retry.
         """
 
     @_abc_1.abstractmethod
