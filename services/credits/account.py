@@ -11,37 +11,49 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from services.credits import lots
-from services.credits.errors import AmountOutOfRangeError, InsufficientCreditError
+from services.credits.errors import (
+    AccountFullError,
+    AmountOutOfRangeError,
+    InsufficientCreditError,
+)
 from services.credits.lots import Shelf
 from services.credits.records import (
     AGENDA,
     ENTRIES,
+    GRANTS,
     MAX_AMOUNT,
     NEVER_US,
+    OVERDRAFT_LOT,
     USAGE,
     WALLETS,
     Answer,
-    Entry,
     EntryKind,
+    GrantTerms,
     HoldView,
     Lot,
     Metered,
     Purse,
     Usage,
     Wallet,
+    decode_grant,
     decode_usage,
     decode_wallet,
+    entry_digest,
 )
+from services.store.keys import pack
 from services.store.port import ReadTransaction, Transaction
-from services.store.records import changed, encode
+from services.store.records import encode, encode_fields
 
 DAY_US = 86_400_000_000
+MAX_CURRENCIES = 64
+"""In one account; so its wallet stays below the store's limit for a value."""
 _KEYS = 4096
 """Keys of busy accounts that are kept at hand: each operation needs them several times."""
 
 wallet_key = lru_cache(_KEYS)(WALLETS.key)
 """Where the wallet of an account stands."""
 _usage_key = lru_cache(_KEYS)(USAGE.key)
+_entries_prefix = lru_cache(_KEYS)(ENTRIES.key)
 
 
 def load_wallet(tx: ReadTransaction, account_id: str) -> Wallet:
@@ -58,33 +70,30 @@ def usage_key(account_id: str, now_us: int, metered: Metered, currency: str) -> 
 class Account:
     """The working state of an account; ``save`` writes it."""
 
-    __slots__ = (
-        "_changed",
-        "_usage",
-        "account_id",
-        "agenda_us",
-        "holds_us",
-        "now_us",
-        "purses",
-        "sequence",
-        "tx",
-    )
+    __slots__ = ("_changed", "_entries", "_usage", "account_id", "now_us", "tx", "wallet")
 
     def __init__(self, tx: Transaction, account_id: str, now_us: int) -> None:
-        wallet = load_wallet(tx, account_id)
         self.tx = tx
         self.account_id = account_id
         self.now_us = now_us
-        self.sequence = wallet.sequence
-        self.agenda_us = wallet.agenda_us
-        self.holds_us = wallet.holds_us
-        self.purses = wallet.purses
+        self.wallet = load_wallet(tx, account_id)
+        self._entries = _entries_prefix(account_id)
         self._usage: dict[bytes, Usage] = {}
         self._changed = False
 
     def purse(self, currency: str) -> Purse:
-        """The credit in a currency; zeros when there never was any."""
-        return self.purses.get(currency) or Purse()
+        """The credit in a currency, to look at; zeros when there never was any."""
+        return self.wallet.purses.get(currency) or Purse()
+
+    def own_purse(self, currency: str) -> Purse:
+        """The credit in a currency, to change; raises ``AccountFullError`` for the 65th."""
+        purses = self.wallet.purses
+        purse = purses.get(currency)
+        if purse is None:
+            if len(purses) >= MAX_CURRENCIES:
+                raise AccountFullError.of("currencies", MAX_CURRENCIES)
+            purse = purses[currency] = Purse()
+        return purse
 
     def save(self) -> None:
         """Writes the wallet and the usage counters, if anything happened.
@@ -94,84 +103,155 @@ class Account:
         """
         if not self._changed:
             return
-        wallet = Wallet(self.sequence, self.agenda_us, self.holds_us, self.purses)
-        self.tx.set(wallet_key(self.account_id), encode(wallet))
+        self.tx.set(wallet_key(self.account_id), encode(self.wallet))
         for key, usage in self._usage.items():
             self.tx.set(key, encode(usage))
 
     # movements of credit
 
-    def receive(self, currency: str, lot: Lot) -> None:
-        """A grant: adds to granted and available."""
+    def payable(
+        self, currency: str, amount: int, *, overdraft: bool = True, shortfall: bool = False
+    ) -> int:
+        """How much of ``amount`` is to be taken; ``amount`` less that is the shortfall.
+
+        Less than ``amount`` only with ``shortfall`` or if the account is in shadow mode. Without
+        ``overdraft`` the account's overdraft limit does not count. Raises
+        ``InsufficientCreditError`` and ``AmountOutOfRangeError``.
+        """
         purse = self.purse(currency)
+        available = purse.available
+        if amount <= available or not amount:
+            return amount
+        if shortfall or self.wallet.shadow:
+            return max(0, available)
+        if overdraft:
+            available += purse.overdraft_limit
+            if amount <= available:
+                if purse.held + purse.spent + amount > MAX_AMOUNT:
+                    raise AmountOutOfRangeError("What is held and spent would exceed 64 bits")
+                return amount
+        raise InsufficientCreditError.of(
+            self.account_id, currency, needed=amount, available=available
+        )
+
+    def receive(self, currency: str, lot: Lot) -> None:
+        """A grant or refill: adds to granted and available."""
+        purse = self.own_purse(currency)
         if purse.granted + lot.remaining > MAX_AMOUNT:
             raise AmountOutOfRangeError("All grants together would exceed 64 bits")
-        purse = changed(purse, granted=purse.granted + lot.remaining)
-        self._put(currency, purse, lot)
+        purse.granted += lot.remaining
+        self.put(currency, lot)
 
-    def require(self, currency: str, amount: int) -> None:
-        """Raises ``InsufficientCreditError`` unless ``amount`` is available."""
-        available = self.purse(currency).available
-        if amount > available:
-            raise InsufficientCreditError.of(
-                self.account_id, currency, needed=amount, available=available
-            )
-
-    def spend(self, currency: str, amount: int) -> None:
-        """Available, which must be enough, to spent."""
-        if amount:
-            purse, _ = self._take(currency, amount)
-            self.purses[currency] = changed(purse, spent=purse.spent + amount)
+    def spend(self, currency: str, amount: int) -> list[Lot]:
+        """Available (what is not there: debt) to spent; gives where it came from."""
+        taken = self._take(currency, amount)
+        if taken:
+            self.wallet.purses[currency].spent += amount
+        return taken
 
     def hold(self, currency: str, amount: int) -> list[Lot]:
-        """Available, which must be enough, to held; gives where it came from."""
-        if not amount:
-            return []
-        purse, taken = self._take(currency, amount)
-        self.purses[currency] = changed(purse, held=purse.held + amount)
+        """Available (what is not there: debt) to held; gives where it came from."""
+        taken = self._take(currency, amount)
+        if taken:
+            self.wallet.purses[currency].held += amount
         return taken
 
     def spend_held(self, currency: str, amount: int) -> None:
         """Held to spent."""
         if amount:
-            purse = self.purses[currency]
-            spent = changed(purse, held=purse.held - amount, spent=purse.spent + amount)
-            self.purses[currency] = spent
+            purse = self.wallet.purses[currency]
+            purse.held -= amount
+            purse.spent += amount
 
     def unhold(self, currency: str, released: Sequence[Lot]) -> None:
-        """Held back to available, each lot to its grant (of which the time may be over)."""
+        """Held back to available, each lot to its grant; then call ``clear_returned``."""
         for lot in released:
-            purse = self.purses[currency]
-            purse = changed(purse, held=purse.held - lot.remaining)
-            self._put(currency, purse, lot)
+            self.wallet.purses[currency].held -= lot.remaining
+            self.put(currency, lot)
+
+    def unspend(self, currency: str, refunded: Sequence[Lot]) -> None:
+        """Spent back to available, each lot to its grant; then call ``clear_returned``."""
+        for lot in refunded:
+            self.wallet.purses[currency].spent -= lot.remaining
+            self.put(currency, lot)
+
+    def put(self, currency: str, lot: Lot) -> None:
+        """Adds a lot to available: the caller says in the purse where it came from."""
+        lots.put(self.tx, Shelf(self.account_id, currency), self.own_purse(currency), lot)
+        if self.now_us < lot.expire_us < NEVER_US:
+            self.expect(lot.expire_us)
+
+    def withdraw(self, currency: str, lot: Lot) -> int:
+        """Takes what is left at the place of a lot out of available: the caller says where to."""
+        purse = self.wallet.purses.get(currency)
+        if purse is None:
+            return 0
+        return lots.withdraw(self.tx, Shelf(self.account_id, currency), purse, lot)
+
+    def clear_returned(self, currency: str, returned: Sequence[Lot]) -> None:
+        """Voids and expires, with their entries, what came back to grants that are over.
+
+        Call it after the entry that says why they came back.
+        """
+        if not returned:
+            return
+        if self.wallet.voids:
+            for lot in returned:
+                terms = self.grant_terms(lot.number)
+                if terms is not None and terms.voided:
+                    self.void(currency, lot)
+        self.expire_lots(currency, limit=len(returned))
+
+    def void(self, currency: str, lot: Lot, request_id: str = "", resource: str = "") -> int:
+        """What is left at a lot's place from available to voided, with its entry; says how much."""
+        amount = self.withdraw(currency, lot)
+        if amount:
+            self.wallet.purses[currency].voided += amount
+            self.enter(
+                EntryKind.VOID_GRANT,
+                currency,
+                amount,
+                request_id=request_id,
+                grant=lot.number,
+                resource=resource,
+            )
+        return amount
 
     def expire_lots(self, currency: str, limit: int) -> int:
         """Available to expired, for at most ``limit`` lots whose time is over; says how many."""
-        purse = self.purse(currency)
-        if not purse.head or purse.head[0].expire_us > self.now_us:
+        purse = self.wallet.purses.get(currency)
+        if purse is None or not purse.head or purse.head[0].expire_us > self.now_us:
             return 0
         shelf = Shelf(self.account_id, currency)
-        purse, due = lots.take_due(self.tx, shelf, purse, self.now_us, limit)
-        available = purse.available + sum(lot.remaining for lot in due)
-        for lot in due:
-            available -= lot.remaining
-            expired = purse.expired + lot.remaining
-            purse = changed(purse, available=available, expired=expired)
-            self.purses[currency] = purse
-            self.enter(EntryKind.EXPIRE_GRANT, currency, lot.remaining, grant=lot.number)
-        return len(due)
+        count = 0
+        while count < limit:
+            due = lots.take_due(self.tx, shelf, purse, self.now_us, limit=1)
+            if not due:
+                break
+            count += 1
+            purse.expired += due[0].remaining
+            self.enter(EntryKind.EXPIRE_GRANT, currency, due[0].remaining, grant=due[0].number)
+        return count
 
-    def _take(self, currency: str, amount: int) -> tuple[Purse, list[Lot]]:
-        shelf = Shelf(self.account_id, currency)
-        return lots.take(self.tx, shelf, self.purses[currency], amount)
-
-    def _put(self, currency: str, purse: Purse, lot: Lot) -> None:
-        shelf = Shelf(self.account_id, currency)
-        self.purses[currency] = lots.put(self.tx, shelf, purse, lot)
-        if lot.expire_us > self.now_us:
-            self.expect(lot.expire_us)
+    def _take(self, currency: str, amount: int) -> list[Lot]:
+        if not amount:
+            return []
+        return lots.take(
+            self.tx, Shelf(self.account_id, currency), self.own_purse(currency), amount
+        )
 
     # what is written besides
+
+    def grant_terms(self, number: int) -> GrantTerms | None:
+        """What a grant was given with; None for a number that is no grant's."""
+        if number == OVERDRAFT_LOT:
+            return None
+        stored = self.tx.get(GRANTS.key(self.account_id, number))
+        return None if stored is None else decode_grant(stored)
+
+    def set_grant_terms(self, number: int, terms: GrantTerms) -> None:
+        """Writes what a grant was given with, or what became of it."""
+        self.tx.set(GRANTS.key(self.account_id, number), encode(terms))
 
     def enter(
         self,
@@ -184,13 +264,19 @@ class Account:
         grant: int = 0,
         metered: Metered | None = None,
         resource: str = "",
+        shortfall: int = 0,
+        free: int = 0,
+        refunded: int = 0,
+        sources: lots.Sources = (),
     ) -> int:
-        """Writes a ledger entry about what was just moved; gives its number."""
+        """Writes a ledger entry about what was just moved; gives its number.
+
+        ``grant`` and ``sources`` as ``lots.sources`` gives them.
+        """
         self._changed = True
         purse = self.purse(currency)
-        self.sequence = number = self.sequence + 1
-        entry = Entry(
-            kind,
+        fields: tuple[object, ...] = (
+            int(kind),
             currency,
             amount,
             purse.available,
@@ -202,37 +288,69 @@ class Account:
             metered,
             resource,
         )
-        self.tx.set(ENTRIES.key(self.account_id, number), encode(entry))
+        if shortfall or free or refunded or sources:
+            fields += (shortfall, free, refunded, sources)
+        wallet = self.wallet
+        wallet.sequence = number = wallet.sequence + 1
+        key = self._entries + pack((number,))
+        encoded = encode_fields(fields)
+        wallet.digest = digest = entry_digest(wallet.digest, key, encoded)
+        self.tx.set(key, encoded + digest)
         return number
 
-    def meter(self, metered: Metered, currency: str, amount: int) -> None:
+    def meter(
+        self, metered: Metered, currency: str, amount: int, *, shortfall: int = 0, free: int = 0
+    ) -> None:
         """Counts a debit or capture in today's usage; raises ``AmountOutOfRangeError``."""
-        key, usage = self._today(metered, currency)
-        quantity = usage.quantity + metered.quantity
-        if quantity > MAX_AMOUNT:
+        usage = self._today(metered, currency)
+        if usage.quantity + metered.quantity > MAX_AMOUNT:
             raise AmountOutOfRangeError(f"Today's usage of {metered.meter} would exceed 64 bits")
-        self._usage[key] = Usage(quantity, usage.amount + amount, usage.count + 1)
+        usage.quantity += metered.quantity
+        usage.amount += amount
+        usage.count += 1
+        usage.shortfall = min(MAX_AMOUNT, usage.shortfall + shortfall)
+        usage.free += free
+
+    def unmeter(self, metered: Metered, currency: str, amount: int) -> None:
+        """Counts a refund of ``metered.quantity`` and ``amount`` in today's usage."""
+        usage = self._today(metered, currency)
+        usage.refunded_quantity = min(MAX_AMOUNT, usage.refunded_quantity + metered.quantity)
+        usage.refunded_amount = min(MAX_AMOUNT, usage.refunded_amount + amount)
 
     def usage_room(self, metered: Metered, currency: str) -> int:
         """How much more of a meter can be counted today."""
-        return MAX_AMOUNT - self._today(metered, currency)[1].quantity
+        return MAX_AMOUNT - self._today(metered, currency).quantity
+
+    def counted(self, key: bytes) -> Usage:
+        """The counters under a key of USAGE or ALLOWANCES, to change; ``save`` writes them."""
+        usage = self._usage.get(key)
+        if usage is None:
+            stored = self.tx.get(key)
+            usage = self._usage[key] = Usage() if stored is None else decode_usage(stored)
+        return usage
 
     def expect(self, expire_us: int) -> None:
-        """Has the account looked at when something of it expires."""
-        if expire_us < self.agenda_us:
+        """Has the account looked at when something of it is due."""
+        if expire_us < self.wallet.agenda_us:
             self.reschedule(expire_us)
 
     def reschedule(self, agenda_us: int) -> None:
         """Moves the account in the agenda."""
         self._changed = True
-        if self.agenda_us != NEVER_US:
-            self.tx.clear(AGENDA.key(self.agenda_us, self.account_id))
+        before_us = self.wallet.agenda_us
+        if before_us != NEVER_US:
+            self.tx.clear(AGENDA.key(before_us, self.account_id))
         if agenda_us != NEVER_US:
             self.tx.set(AGENDA.key(agenda_us, self.account_id), b"")
-        self.agenda_us = agenda_us
+        self.wallet.agenda_us = agenda_us
 
     def answer(
-        self, number: int, amount: int, currency: str, hold: HoldView | None = None
+        self,
+        number: int,
+        amount: int,
+        currency: str,
+        hold: HoldView | None = None,
+        shortfall: int = 0,
     ) -> Answer:
         """What a mutation answers: what it did, and the balance after it."""
         purse = self.purse(currency)
@@ -246,12 +364,10 @@ class Account:
             purse.spent,
             purse.expired,
             hold,
+            purse.voided,
+            purse.overdraft_limit,
+            shortfall,
         )
 
-    def _today(self, metered: Metered, currency: str) -> tuple[bytes, Usage]:
-        key = usage_key(self.account_id, self.now_us, metered, currency)
-        usage = self._usage.get(key)
-        if usage is None:
-            stored = self.tx.get(key)
-            usage = Usage() if stored is None else decode_usage(stored)
-        return key, usage
+    def _today(self, metered: Metered, currency: str) -> Usage:
+        return self.counted(usage_key(self.account_id, self.now_us, metered, currency))

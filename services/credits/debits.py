@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
+from services.credits import lots
 from services.credits.account import Account
 from services.credits.errors import invalid
-from services.credits.records import Answer, EntryKind, Metered
-from services.credits.tariff import Tariff
+from services.credits.records import ALLOWANCES, Answer, EntryKind, Metered
+from services.credits.tariff import Rates, Tariff, cost
 
 DEFAULT_CURRENCY = "credit"
 
@@ -27,38 +29,83 @@ class Debit(NamedTuple):
     fingerprint: bytes
 
 
+class Priced(NamedTuple):
+    """What a price comes to, for one account and now."""
+
+    currency: str
+    amount: int
+    metered: Metered | None = None
+    free: int = 0
+    """How much of the metered quantity is free of charge."""
+    allowance: bytes = b""
+    """The key that counts what was free in this period, if the meter has an allowance."""
+    shadow: bool = False
+    """Not refused for want of credit."""
+
+
 def debit(account: Account, request: Debit, tariff: Tariff) -> Answer:
     """Takes the price out of the balance, all or nothing.
 
     Raises ``InsufficientCreditError``, ``MeterUnknownError``, ``AmountOutOfRangeError`` and
     ``InvalidArgumentError`` (a currency that is not the tariff's).
     """
-    currency, amount, metered = priced(request.price, request.currency, tariff)
-    account.require(currency, amount)
-    if metered is not None:
-        account.meter(metered, currency, amount)
-    account.spend(currency, amount)
+    price = priced(account, request.price, request.currency, tariff)
+    currency = price.currency
+    amount = account.payable(currency, price.amount, shortfall=price.shadow)
+    shortfall = price.amount - amount
+    count(account, price, amount, shortfall)
+    grant, sources = lots.sources(account.spend(currency, amount))
     number = account.enter(
         EntryKind.DEBIT,
         currency,
         amount,
         request_id=request.request_id,
-        metered=metered,
+        grant=grant,
+        metered=price.metered,
         resource=request.resource,
+        shortfall=shortfall,
+        free=price.free,
+        sources=sources,
     )
-    return account.answer(number, amount, currency)
+    return account.answer(number, amount, currency, shortfall=shortfall)
 
 
-def priced(price: Price, currency: str, tariff: Tariff) -> tuple[str, int, Metered | None]:
-    """The currency and amount of a price, and the quantity if it was metered.
+def priced(account: Account, price: Price, currency: str, tariff: Tariff) -> Priced:
+    """The currency and amount of a price; the free allowance is looked at and not used up.
 
     Raises ``MeterUnknownError``, ``AmountOutOfRangeError``, and ``InvalidArgumentError`` when the
     tariff's currency is not the one that was asked for.
     """
     if isinstance(price, int):
-        return currency or DEFAULT_CURRENCY, price, None
-    tariff_currency, amount = tariff.price(price)
-    if currency not in {"", tariff_currency}:
-        rule = f"the tariff prices {price.meter} in {tariff_currency}, not in {currency}"
+        return Priced(currency or DEFAULT_CURRENCY, price)
+    rates = tariff.rates(price.meter)
+    if currency not in {"", rates.currency}:
+        rule = f"the tariff prices {price.meter} in {rates.currency}, not in {currency}"
         raise invalid("metered.meter", rule)
-    return tariff_currency, amount, price
+    free, allowance = 0, b""
+    if rates.free:
+        allowance = _allowance_key(account, price.meter, rates)
+        used = account.counted(allowance).free
+        free = max(0, min(price.quantity, rates.free - used))
+    amount = cost(rates, price, free)
+    return Priced(rates.currency, amount, price, free, allowance, rates.shadow)
+
+
+def count(account: Account, price: Priced, amount: int, shortfall: int) -> None:
+    """Counts a debit or capture in usage, and what was free of it in the allowance.
+
+    ``amount`` is what was taken of the price. Raises ``AmountOutOfRangeError``.
+    """
+    if price.metered is None:
+        return
+    account.meter(price.metered, price.currency, amount, shortfall=shortfall, free=price.free)
+    if price.free:
+        account.counted(price.allowance).free += price.free
+
+
+def _allowance_key(account: Account, meter: str, rates: Rates) -> bytes:
+    first_day = rates.free_period.first_day(account.now_us)
+    return _counter_key(account.account_id, meter, int(rates.free_period), first_day)
+
+
+_counter_key = lru_cache(4096)(ALLOWANCES.key)

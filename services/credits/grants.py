@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from services.credits.account import Account
 from services.credits.errors import invalid
-from services.credits.records import Answer, EntryKind, Lot
+from services.credits.records import Answer, EntryKind, GrantTerms, Lot
 
 MAX_CURRENCIES = 64
 """In one account; so its wallet stays below the store's limit for a value."""
@@ -37,14 +37,14 @@ def grant(account: Account, request: Grant) -> Answer:
     if request.expire_us <= account.now_us:
         raise invalid("expire_time", "must be in the future")
     currency = request.currency
-    if currency not in account.purses and len(account.purses) >= MAX_CURRENCIES:
+    if currency not in account.wallet.purses and len(account.wallet.purses) >= MAX_CURRENCIES:
         currencies = f"the account has {MAX_CURRENCIES} currencies, the most"
         raise invalid("currency", currencies)
     purse = account.purse(currency)
     if len(purse.head) + purse.tail >= MAX_UNSPENT_GRANTS:
         unspent = f"the account has {MAX_UNSPENT_GRANTS} unspent grants in {currency}, the most"
         raise invalid("account_id", unspent)
-    number = account.sequence + 1
+    number = account.wallet.sequence + 1
     amount, now_us = request.amount, account.now_us
     lot = Lot(request.expire_us, request.priority, number, amount, amount, now_us)
     account.receive(currency, lot)
@@ -56,4 +56,6 @@ def grant(account: Account, request: Grant) -> Answer:
         grant=number,
         resource=request.resource,
     )
+    terms = GrantTerms(currency, amount, request.priority, request.expire_us, now_us)
+    account.set_grant_terms(number, terms)
     return account.answer(number, amount, currency)

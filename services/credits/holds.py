@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from services.credits import lots
 from services.credits.account import Account
-from services.credits.debits import Price, priced
+from services.credits.debits import Price, count, priced
 from services.credits.errors import HoldNotFoundError, HoldNotOpenError, invalid
 from services.credits.names import hold_number
 from services.credits.records import (
@@ -83,8 +83,9 @@ def reserve(account: Account, request: Reserve, tariff: Tariff) -> Answer:
     Raises ``InsufficientCreditError``, ``MeterUnknownError``, ``AmountOutOfRangeError`` and
     ``InvalidArgumentError`` (a currency that is not the tariff's, too many grants for one hold).
     """
-    currency, amount, metered = priced(request.price, request.currency, tariff)
-    account.require(currency, amount)
+    price = priced(account, request.price, request.currency, tariff)
+    currency, metered = price.currency, price.metered
+    amount = account.payable(currency, price.amount, shortfall=price.shadow)
     taken = account.hold(currency, amount)
     if len(taken) > MAX_HOLD_LOTS:
         rule = f"would take from {len(taken)} grants; a hold takes from {MAX_HOLD_LOTS} at most"
@@ -95,7 +96,7 @@ def reserve(account: Account, request: Reserve, tariff: Tariff) -> Answer:
         currency,
         amount,
         request_id=request.request_id,
-        hold=account.sequence + 1,
+        hold=account.wallet.sequence + 1,
         metered=metered,
         resource=request.resource,
     )
@@ -113,7 +114,7 @@ def reserve(account: Account, request: Reserve, tariff: Tariff) -> Answer:
     )
     account.tx.set(HOLDS.key(account.account_id, number), encode(hold))
     account.tx.set(HOLD_EXPIRIES.key(account.account_id, expire_us, number), b"")
-    account.holds_us = min(account.holds_us, expire_us)
+    account.wallet.holds_us = min(account.wallet.holds_us, expire_us)
     account.expect(expire_us)
     return account.answer(number, amount, currency, _view(number, hold))
 
@@ -126,11 +127,11 @@ def capture(account: Account, request: Capture, terms: HoldTerms) -> Answer:
     price is not in the hold's currency).
     """
     number, hold = _open_hold(account, request.hold_id)
-    currency, amount, metered = priced(request.price, hold.currency, terms.tariff)
+    price = priced(account, request.price, hold.currency, terms.tariff)
+    currency, amount, metered = price.currency, price.amount, price.metered
     above = max(0, amount - hold.remaining)
-    account.require(currency, above)
-    if metered is not None:
-        account.meter(metered, currency, amount)
+    account.payable(currency, above)
+    count(account, price, amount, 0)
     account.spend_held(currency, amount - above)
     account.spend(currency, above)
     entry = account.enter(
@@ -202,7 +203,7 @@ def give_back(account: Account, number: int, hold: Hold, request_id: str) -> int
         hold=number,
         resource=hold.resource,
     )
-    account.expire_lots(hold.currency, limit=len(hold.lots))
+    account.clear_returned(hold.currency, hold.lots)
     return entry
 
 

@@ -2,7 +2,7 @@
 
 So a wallet stays small for an account with a thousand grants, and a debit reads and writes no more
 than the wallet unless it uses up the whole head. Every lot of the head sorts before every lot of
-the tail, and a purse with a tail has a head.
+the tail, and a purse with a tail has a head. Next to a debt there are no lots.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from services.credits.records import LOTS, Lot, Purse, decode_lot
+from services.credits.records import LOTS, NEVER_US, OVERDRAFT_LOT, Lot, Purse, decode_lot
 from services.store.port import ReadTransaction, Transaction
 from services.store.records import changed, encode
 
 HEAD_LOTS = 16
 """How many lots stand in the purse at most."""
+
+Sources = tuple[tuple[int, int], ...]
+"""Numbers of grants and amounts."""
 
 
 class Shelf(NamedTuple):
@@ -34,52 +37,78 @@ class Shelf(NamedTuple):
         return tuple(decode_lot(value) for _, value in tx.range(begin, end, limit=limit))
 
 
-def put(tx: Transaction, shelf: Shelf, purse: Purse, lot: Lot) -> Purse:
-    """Adds a lot's credit to what is available; joins what is there of the same grant."""
-    available = purse.available + lot.remaining
-    if purse.tail and _place(lot) > _place(purse.head[-1]):
-        tail = purse.tail + _shelve(tx, shelf, lot)
-        return changed(purse, available=available, tail=tail)
-    head = _joined(purse.head, lot)
-    tail = purse.tail
+def put(tx: Transaction, shelf: Shelf, purse: Purse, lot: Lot) -> None:
+    """Adds a lot's credit to what is available: it pays the debt, or becomes a lot of the purse.
+
+    It joins what is there at the same place. The caller's lot stays as it is.
+    """
+    purse.available += lot.remaining
+    paid = min(purse.debt, lot.remaining)
+    purse.debt -= paid
+    if lot.remaining == paid:
+        return
+    lot = changed(lot, remaining=lot.remaining - paid)
+    head = purse.head
+    if purse.tail and place(lot) > place(head[-1]):
+        purse.tail += _shelve(tx, shelf, lot)
+        return
+    _join(head, lot)
     if len(head) > HEAD_LOTS:
-        tail += _shelve(tx, shelf, head.pop())
-    return changed(purse, available=available, head=tuple(head), tail=tail)
+        purse.tail += _shelve(tx, shelf, head.pop())
 
 
-def take(tx: Transaction, shelf: Shelf, purse: Purse, amount: int) -> tuple[Purse, list[Lot]]:
-    """Takes ``amount``, which must be available, in spend order; gives what it took from where."""
+def take(tx: Transaction, shelf: Shelf, purse: Purse, amount: int) -> list[Lot]:
+    """Takes ``amount`` out of what is available, in spend order; says from where.
+
+    What is not there becomes a debt, and a lot numbered OVERDRAFT_LOT of the answer.
+    """
     taken: list[Lot] = []
-    left, head, tail = amount, list(purse.head), purse.tail
-    while left:
+    left, head = amount, purse.head
+    purse.available -= amount
+    while left and head:
         lot = head[0]
         if lot.remaining > left:
             taken.append(changed(lot, remaining=left))
-            head[0] = changed(lot, remaining=lot.remaining - left)
-            break
-        taken.append(lot)
+            lot.remaining -= left
+            return taken
         left -= lot.remaining
-        del head[0]
-        if not head and tail:
-            head = _unshelve(tx, shelf)
-            tail -= len(head)
-    changes = changed(purse, available=purse.available - amount, head=tuple(head), tail=tail)
-    return changes, taken
+        taken.append(head.pop(0))
+        _refill(tx, shelf, purse)
+    if left:
+        purse.debt += left
+        taken.append(Lot(NEVER_US, 0, OVERDRAFT_LOT, left, left, 0))
+    return taken
 
 
-def take_due(
-    tx: Transaction, shelf: Shelf, purse: Purse, now_us: int, limit: int
-) -> tuple[Purse, list[Lot]]:
-    """Takes at most ``limit`` lots whose time is over."""
+def take_due(tx: Transaction, shelf: Shelf, purse: Purse, now_us: int, limit: int) -> list[Lot]:
+    """Takes at most ``limit`` lots whose time is over out of what is available."""
     due: list[Lot] = []
-    head, tail = list(purse.head), purse.tail
+    head = purse.head
     while head and head[0].expire_us <= now_us and len(due) < limit:
-        due.append(head.pop(0))
-        if not head and tail:
-            head = _unshelve(tx, shelf)
-            tail -= len(head)
-    available = purse.available - sum(lot.remaining for lot in due)
-    return changed(purse, available=available, head=tuple(head), tail=tail), due
+        lot = head.pop(0)
+        purse.available -= lot.remaining
+        due.append(lot)
+        _refill(tx, shelf, purse)
+    return due
+
+
+def withdraw(tx: Transaction, shelf: Shelf, purse: Purse, wanted: Lot) -> int:
+    """Takes the lot at the place of ``wanted`` out of what is available; says how much it had."""
+    for index, lot in enumerate(purse.head):
+        if place(lot) == place(wanted):
+            del purse.head[index]
+            _refill(tx, shelf, purse)
+            purse.available -= lot.remaining
+            return lot.remaining
+    key = shelf.key(wanted)
+    stored = tx.get(key) if purse.tail else None
+    if stored is None:
+        return 0
+    tx.clear(key)
+    purse.tail -= 1
+    remaining = decode_lot(stored).remaining
+    purse.available -= remaining
+    return remaining
 
 
 def split(lots: Sequence[Lot], amount: int) -> tuple[list[Lot], list[Lot]]:
@@ -96,19 +125,28 @@ def split(lots: Sequence[Lot], amount: int) -> tuple[list[Lot], list[Lot]]:
     return first, []
 
 
-def _place(lot: Lot) -> tuple[int, int, int]:
+def sources(taken: Sequence[Lot]) -> tuple[int, Sources]:
+    """How an entry says where credit came from: a grant's number alone, or 0 and all of them."""
+    amounts: dict[int, int] = {}
+    for lot in taken:
+        amounts[lot.number] = amounts.get(lot.number, 0) + lot.remaining
+    if len(amounts) > 1:
+        return 0, tuple(amounts.items())
+    return next(iter(amounts), 0), ()
+
+
+def place(lot: Lot) -> tuple[int, int, int]:
+    """Where a lot stands in the spend order; no two lots of a purse have the same."""
     return lot.expire_us, lot.priority, lot.number
 
 
-def _joined(head: Sequence[Lot], lot: Lot) -> list[Lot]:
-    joined = list(head)
-    for index, other in enumerate(joined):
-        if other.number == lot.number:
-            joined[index] = changed(other, remaining=other.remaining + lot.remaining)
-            return joined
-    joined.append(lot)
-    joined.sort(key=_place)
-    return joined
+def _join(head: list[Lot], lot: Lot) -> None:
+    for other in head:
+        if place(other) == place(lot):
+            other.remaining += lot.remaining
+            return
+    head.append(lot)
+    head.sort(key=place)
 
 
 def _shelve(tx: Transaction, shelf: Shelf, lot: Lot) -> int:
@@ -121,9 +159,11 @@ def _shelve(tx: Transaction, shelf: Shelf, lot: Lot) -> int:
     return 1 if there is None else 0
 
 
-def _unshelve(tx: Transaction, shelf: Shelf) -> list[Lot]:
-    """Takes the next head from the tail."""
-    lots = shelf.lots(tx, limit=HEAD_LOTS)
-    for lot in lots:
+def _refill(tx: Transaction, shelf: Shelf, purse: Purse) -> None:
+    """Takes the next head from the tail, when there is no head any more."""
+    if purse.head or not purse.tail:
+        return
+    for lot in shelf.lots(tx, limit=HEAD_LOTS):
         tx.clear(shelf.key(lot))
-    return list(lots)
+        purse.head.append(lot)
+    purse.tail -= len(purse.head)

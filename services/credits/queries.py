@@ -69,7 +69,7 @@ def balance(tx: ReadTransaction, *, account_id: str, currency: str) -> BalanceVi
     """The balance; zeros for what never was."""
     purse = load_wallet(tx, account_id).purses.get(currency, Purse())
     tail = Shelf(account_id, currency).lots(tx) if purse.tail else ()
-    return BalanceView(purse, purse.head + tail)
+    return BalanceView(purse, (*purse.head, *tail))
 
 
 def entries(

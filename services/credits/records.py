@@ -9,10 +9,11 @@ contract (``tollmesh.credits.v1``).
 from __future__ import annotations
 
 from enum import IntEnum
+from hashlib import blake2b
 from typing import Final
 
 from services.store.keys import Subspace
-from services.store.records import Record, decoder
+from services.store.records import Record, WorkingRecord, decoder
 
 MAX_AMOUNT: Final = 2**63 - 1
 NEVER_US: Final = 2**63 - 1
@@ -77,11 +78,16 @@ class RefillPeriod(IntEnum):
 
 
 OVERDRAFT_LOT: Final = 0
-"""The number of the lot that stands for credit which no grant gave: what is owed."""
+"""The number of the lot that stands for credit which no grant gave: what was owed when taken.
+
+It never expires. Given back when nothing is owed any more, it is credit as that of a grant is.
+"""
+DIGEST_BYTES: Final = 8
+"""The length of what ends the value of an entry: its digest, which covers the entry before."""
 
 
-class Lot(Record, frozen=True):
-    """Credit of one grant, in a balance or under a hold.
+class Lot(WorkingRecord):
+    """Credit of one grant, in a balance or under a hold; a purse owns its lots and alters them.
 
     The first three fields are its place in the spend order: what expires first, then the lower
     priority number, then the older grant.
@@ -97,7 +103,7 @@ class Lot(Record, frozen=True):
     create_us: int
 
 
-class Purse(Record, frozen=True):
+class Purse(WorkingRecord):
     """An account's credit in one currency.
 
     granted = available + held + spent + expired + voided, and available = what the lots of head and
@@ -109,7 +115,7 @@ class Purse(Record, frozen=True):
     held: int = 0
     spent: int = 0
     expired: int = 0
-    head: tuple[Lot, ...] = ()
+    head: list[Lot] = []  # noqa: RUF012 (msgspec gives each record a list of its own)
     """What is spent first."""
     tail: int = 0
     """How many further lots stand under keys of their own, all behind those of ``head``."""
@@ -120,7 +126,7 @@ class Purse(Record, frozen=True):
     """How large ``debt`` may become."""
 
 
-class Wallet(Record, frozen=True):
+class Wallet(WorkingRecord):
     """An account."""
 
     sequence: int = 0
@@ -138,6 +144,8 @@ class Wallet(Record, frozen=True):
     """No recurring grant is refilled earlier."""
     digest: bytes = b""
     """Of the latest entry; each entry's digest covers the one before."""
+    open_holds: int = 0
+    """How many holds and leases are open."""
 
 
 class GrantTerms(Record, frozen=True):
@@ -147,6 +155,7 @@ class GrantTerms(Record, frozen=True):
     amount: int
     priority: int
     expire_us: int
+    """Of a recurring grant: when the present period's credit expires."""
     create_us: int
     voided: bool = False
     period: int = 0
@@ -157,6 +166,8 @@ class GrantTerms(Record, frozen=True):
     refills: int = 0
     """How often it was refilled: the next one is due this many and one periods after create_us."""
     next_refill_us: int = NEVER_US
+    refilled: int = 0
+    """The entry that refilled it last: what was spent before is of an earlier period."""
 
 
 class Metered(Record, frozen=True):
@@ -186,10 +197,12 @@ class Hold(Record, frozen=True):
     shortfall: int = 0
     owner: str = ""
     """Of a lease."""
-    debited: tuple[Lot, ...] = ()
-    """Where what its expiry debited came from, as far as no late capture accounted for it."""
+    debited: int = 0
+    """How much of what its expiry debited no late capture has accounted for."""
     debited_estimate: Metered | None = None
-    """What of the estimate that debit metered."""
+    """What of the estimate that debit metered, as far as no late capture accounted for it."""
+    debited_entry: int = 0
+    """The number of the entry of that debit."""
 
 
 class Entry(Record, frozen=True):
@@ -214,10 +227,13 @@ class Entry(Record, frozen=True):
     refunded: int = 0
     """The number of the entry that a refund reverses, or 0."""
     sources: tuple[tuple[int, int], ...] = ()
-    """Numbers of grants and amounts that were taken of them, if it is not ``grant`` alone."""
+    """Numbers of grants (OVERDRAFT_LOT: of none) and the amounts that were taken of them, in spend
+    order; empty if it was ``grant`` alone."""
+    count: int = 0
+    """How many deliveries a settlement of a lease sums up here; 0: one, as everywhere else."""
 
 
-class Usage(Record, frozen=True):
+class Usage(WorkingRecord):
     """What one day's metered debits and captures came to."""
 
     quantity: int = 0
@@ -230,9 +246,11 @@ class Usage(Record, frozen=True):
 
 
 class Refunded(Record, frozen=True):
-    """How much of a debit or capture was refunded, and from which sources it may still be."""
+    """How much of a debit or capture was refunded: of its sources, the last ones."""
 
     amount: int
+    quantity: int = 0
+    """Of its metered quantity."""
 
 
 class HoldView(Record, frozen=True):
@@ -286,9 +304,11 @@ REFILLS: Final = Subspace("credits", "refill")
 REFUNDS: Final = Subspace("credits", "refund")
 """(account, number of a debit or capture) to Refunded, once a part of it was refunded"""
 ENTRIES: Final = Subspace("credits", "entry")
-"""(account, number) to Entry"""
+"""(account, number) to Entry and its digest of DIGEST_BYTES"""
 USAGE: Final = Subspace("credits", "usage")
 """(account, UTC day since the epoch, meter, cache result, currency) to Usage"""
+ALLOWANCES: Final = Subspace("credits", "allowance")
+"""(account, meter, FreePeriod, first UTC day of the period) to Usage: what was free of charge"""
 AGENDA: Final = Subspace("credits", "agenda")
 """(agenda_us, account): when to look at which account without being asked"""
 
@@ -297,6 +317,17 @@ decode_lot: Final = decoder(Lot)
 decode_hold: Final = decoder(Hold)
 decode_grant: Final = decoder(GrantTerms)
 decode_refunded: Final = decoder(Refunded)
-decode_entry: Final = decoder(Entry)
 decode_usage: Final = decoder(Usage)
 decode_answer: Final = decoder(Answer)
+
+_decode_entry = decoder(Entry)
+
+
+def decode_entry(value: bytes) -> Entry:
+    """The entry of what stands under a key of ENTRIES; does not look at the digest."""
+    return _decode_entry(value[:-DIGEST_BYTES])
+
+
+def entry_digest(before: bytes, key: bytes, encoded: bytes) -> bytes:
+    """The digest of an entry over the one before it (empty: none), its key and its record."""
+    return blake2b(before + key + encoded, digest_size=DIGEST_BYTES).digest()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Literal
 
-from services.credits.tariff import Rates, Tariff
+from services.credits.records import MAX_AMOUNT
+from services.credits.tariff import FreePeriod, Rates, Tariff
 from services.process.settings import (
     AfterValidator,
     BaseModel,
@@ -35,6 +36,25 @@ class MeterPrice(BaseModel):
         "involved."
     )
     hit: str | None = Field(default=None, description="For what a cache served. Unset: as miss.")
+    free: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_AMOUNT,
+        description="Units that are free of charge, by account and period.",
+    )
+    free_period: Literal["day", "month"] = Field(
+        default="month", description="When the free units begin anew: each UTC day or month."
+    )
+    minimum: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_AMOUNT,
+        description="What a debit costs at least, unless all of it is free.",
+    )
+    shadow: bool = Field(
+        default=False,
+        description="Meter it, take what there is, and refuse nothing for want of credit.",
+    )
 
     @field_validator("miss", "hit")
     @classmethod
@@ -51,7 +71,15 @@ class MeterPrice(BaseModel):
     def rates(self) -> Rates:
         """The price as exact numbers."""
         miss = Fraction(self.miss)
-        return Rates(self.currency, miss if self.hit is None else Fraction(self.hit), miss)
+        return Rates(
+            self.currency,
+            miss if self.hit is None else Fraction(self.hit),
+            miss,
+            self.free,
+            FreePeriod[self.free_period.upper()],
+            self.minimum,
+            self.shadow,
+        )
 
 
 DEFAULT_TARIFF = {
@@ -73,7 +101,9 @@ class CreditSettings(ServerSettings):
         default=DEFAULT_TARIFF,
         description="Prices by meter, as JSON: "
         '{"download": {"currency": "credit", "hit": "1/1024", "miss": "2/1024"}}. '
-        "A debit costs quantity x rate, rounded up; without hit, a hit costs what a miss does.",
+        "A debit costs quantity x rate, rounded up; without hit, a hit costs what a miss does. "
+        "A meter may also have free units (free, in each free_period: day or month), a minimum for "
+        "what is not free altogether, and shadow: true, which refuses nothing.",
     )
     request_record_hours: int = Field(
         24,

@@ -25,9 +25,9 @@ class SettlementDueError(Exception):
 def opened(tx: Transaction, account_id: str, *, now_us: int, keep_us: int) -> Account:
     """The account with everything applied that time did to it; raises ``SettlementDueError``."""
     account = Account(tx, account_id, now_us)
-    if account.agenda_us <= now_us:
+    if account.wallet.agenda_us <= now_us:
         _settle(account, keep_us)
-        if account.agenda_us <= now_us:
+        if account.wallet.agenda_us <= now_us:
             raise SettlementDueError
     return account
 
@@ -35,20 +35,21 @@ def opened(tx: Transaction, account_id: str, *, now_us: int, keep_us: int) -> Ac
 def settle(tx: Transaction, account_id: str, *, now_us: int, keep_us: int) -> bool:
     """Applies a bounded part of what is due and says whether that was all; harmless to repeat."""
     account = Account(tx, account_id, now_us)
-    if account.agenda_us <= now_us:
+    if account.wallet.agenda_us <= now_us:
         _settle(account, keep_us)
         account.save()
-    return account.agenda_us > now_us
+    return account.wallet.agenda_us > now_us
 
 
 def _settle(account: Account, keep_us: int) -> None:
     steps = STEPS
-    if account.holds_us <= account.now_us:
+    if account.wallet.holds_us <= account.now_us:
         steps -= _expire_holds(account, steps, keep_us)
-    for currency in list(account.purses):
+    purses = account.wallet.purses
+    for currency in purses:
         steps -= account.expire_lots(currency, max(0, steps))
-    next_lots = (purse.head[0].expire_us for purse in account.purses.values() if purse.head)
-    account.reschedule(min(account.holds_us, *next_lots, NEVER_US))
+    next_lots = (purse.head[0].expire_us for purse in purses.values() if purse.head)
+    account.reschedule(min(account.wallet.holds_us, *next_lots, NEVER_US))
 
 
 def _expire_holds(account: Account, steps: int, keep_us: int) -> int:
@@ -60,7 +61,7 @@ def _expire_holds(account: Account, steps: int, keep_us: int) -> int:
         if not isinstance(expire_us, int) or not isinstance(number, int):
             raise TypeError(f"not a hold's expiry: {key!r}")
         if expire_us > account.now_us or taken >= steps:
-            account.holds_us = expire_us
+            account.wallet.holds_us = expire_us
             return taken
         stored = account.tx.get(HOLDS.key(account.account_id, number))
         if stored is None:
@@ -68,5 +69,5 @@ def _expire_holds(account: Account, steps: int, keep_us: int) -> int:
         hold = decode_hold(stored)
         expire(account, number, hold, keep_us)
         taken += 1 + len(hold.lots)
-    account.holds_us = NEVER_US
+    account.wallet.holds_us = NEVER_US
     return taken

@@ -1,13 +1,34 @@
-"""What a metered quantity costs: price = ceil(quantity x rate), exact whatever the size."""
+"""What a metered quantity costs: exact whatever the size.
+
+price = max(minimum, ceil((quantity - free) x rate)), or 0 when all of the quantity is free.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import IntEnum
 from fractions import Fraction
 from typing import NamedTuple
 
 from services.credits.errors import AmountOutOfRangeError, MeterUnknownError
 from services.credits.records import MAX_AMOUNT, CacheResult, Metered
+
+DAY_S = 86_400
+
+
+class FreePeriod(IntEnum):
+    """For how long a free allowance lasts: a UTC day, or a calendar month in UTC."""
+
+    DAY = 1
+    MONTH = 2
+
+    def first_day(self, now_us: int) -> int:
+        """The UTC day since the epoch on which the period of a time began."""
+        today = now_us // 1_000_000 // DAY_S
+        if self is FreePeriod.DAY:
+            return today
+        return today + 1 - datetime.fromtimestamp(today * DAY_S, UTC).day
 
 
 class Rates(NamedTuple):
@@ -16,6 +37,13 @@ class Rates(NamedTuple):
     currency: str
     hit: Fraction
     miss: Fraction
+    free: int = 0
+    """Units that are free of charge, by account and period."""
+    free_period: FreePeriod = FreePeriod.MONTH
+    minimum: int = 0
+    """What a debit costs at least that is not free altogether."""
+    shadow: bool = False
+    """Nothing of this meter is refused for want of credit."""
 
 
 class Tariff:
@@ -31,16 +59,24 @@ class Tariff:
         rates = self._rates.get(meter)
         return None if rates is None else rates.currency
 
-    def price(self, metered: Metered) -> tuple[str, int]:
-        """The currency and the price, rounded up to a whole unit.
-
-        Raises ``MeterUnknownError`` and ``AmountOutOfRangeError``.
-        """
-        rates = self._rates.get(metered.meter)
+    def rates(self, meter: str) -> Rates:
+        """The rates of a meter; raises ``MeterUnknownError``."""
+        rates = self._rates.get(meter)
         if rates is None:
-            raise MeterUnknownError.of(metered.meter)
-        rate = rates.hit if metered.cache == CacheResult.HIT else rates.miss
-        amount = -(-metered.quantity * rate.numerator // rate.denominator)
-        if amount > MAX_AMOUNT:
-            raise AmountOutOfRangeError(f"{metered.quantity} of {metered.meter} costs {amount}")
-        return rates.currency, amount
+            raise MeterUnknownError.of(meter)
+        return rates
+
+
+def cost(rates: Rates, metered: Metered, free: int = 0) -> int:
+    """The price of a quantity, of which ``free`` units cost nothing, rounded up to a whole unit.
+
+    Raises ``AmountOutOfRangeError``.
+    """
+    billable = metered.quantity - free
+    if billable <= 0:
+        return 0
+    rate = rates.hit if metered.cache == CacheResult.HIT else rates.miss
+    amount = max(rates.minimum, -(-billable * rate.numerator // rate.denominator))
+    if amount > MAX_AMOUNT:
+        raise AmountOutOfRangeError(f"{billable} of {metered.meter} costs {amount}")
+    return amount

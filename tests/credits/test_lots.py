@@ -68,12 +68,11 @@ class Game:
         assert self.purse.head or not tail
 
     async def _put(self, lot: Lot) -> None:
-        await self._change(lambda tx: (lots.put(tx, SHELF, self.purse, lot), []))
+        await self._change(lambda tx: lots.put(tx, SHELF, self.purse, lot) or [])
         self.model[_place(lot)] = self.model.get(_place(lot), 0) + lot.remaining
 
-    async def _change(self, run: Callable[[Transaction], tuple[Purse, list[Lot]]]) -> list[Lot]:
-        self.purse, moved = (await self.store.commit(Operation(run))).result
-        return moved
+    async def _change(self, run: Callable[[Transaction], list[Lot]]) -> list[Lot]:
+        return (await self.store.commit(Operation(run))).result
 
 
 def _place(lot: Lot) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from fractions import Fraction
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.credits.errors import AmountOutOfRangeError, MeterUnknownError
 from services.credits.records import MAX_AMOUNT, CacheResult, Metered
-from services.credits.tariff import Rates, Tariff
+from services.credits.tariff import FreePeriod, Rates, Tariff, cost
 
 RATES = st.fractions(min_value=0, max_value=1000, max_denominator=10**12)
 
@@ -18,15 +19,36 @@ RATES = st.fractions(min_value=0, max_value=1000, max_denominator=10**12)
 def test_a_price_is_quantity_times_rate_rounded_up_exactly(
     quantity: int, hit: Fraction, miss: Fraction, cache: CacheResult
 ) -> None:
-    tariff = Tariff({"m": Rates("credit", hit, miss)})
+    rates = Rates("credit", hit, miss)
     exact = quantity * (hit if cache is CacheResult.HIT else miss)
     if math.ceil(exact) > MAX_AMOUNT:
         with pytest.raises(AmountOutOfRangeError):
-            tariff.price(Metered("m", quantity, cache))
+            cost(rates, Metered("m", quantity, cache))
     else:
-        currency, price = tariff.price(Metered("m", quantity, cache))
-        assert currency == "credit"
-        assert 0 <= price - exact < 1
+        assert 0 <= cost(rates, Metered("m", quantity, cache)) - exact < 1
+
+
+@given(st.integers(0, 10**6), RATES, st.integers(0, 10**6), st.integers(0, 10**6))
+def test_what_is_not_free_costs_at_least_the_minimum(
+    quantity: int, rate: Fraction, free: int, minimum: int
+) -> None:
+    rates = Rates("credit", rate, rate, free, FreePeriod.DAY, minimum)
+    price = cost(rates, Metered("m", quantity, CacheResult.MISS), min(free, quantity))
+    if quantity <= free:
+        assert price == 0
+    else:
+        assert price == max(minimum, math.ceil((quantity - free) * rate))
+
+
+def test_an_allowance_lasts_a_utc_day_or_a_calendar_month() -> None:
+    def first(period: FreePeriod, *date: int) -> datetime:
+        now_us = int(datetime(*date, tzinfo=UTC).timestamp() * 1_000_000)  # type: ignore[arg-type]  # year, month, day, ...
+        return datetime.fromtimestamp(period.first_day(now_us) * 86_400, UTC)
+
+    late = (2028, 2, 29, 23, 59, 59)
+    assert first(FreePeriod.DAY, *late) == datetime(2028, 2, 29, tzinfo=UTC)
+    assert first(FreePeriod.MONTH, *late) == datetime(2028, 2, 1, tzinfo=UTC)
+    assert first(FreePeriod.MONTH, 2028, 3, 1) == datetime(2028, 3, 1, tzinfo=UTC)
 
 
 def test_only_what_the_tariff_names_has_a_price() -> None:
@@ -34,4 +56,4 @@ def test_only_what_the_tariff_names_has_a_price() -> None:
     assert tariff.currency("m") == "stamp"
     assert tariff.currency("n") is None
     with pytest.raises(MeterUnknownError):
-        tariff.price(Metered("n", 1, CacheResult.NONE))
+        tariff.rates("n")
