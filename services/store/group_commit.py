@@ -61,6 +61,7 @@ class _Waiting:
 
     operation: Operation[Any]
     answer: asyncio.Future[Committed[Any]]
+    seal: Callable[[], None] | None
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +98,7 @@ class GroupCommit:
             raise StoreOverloadedError(f"{self._waiting} operations are waiting")
         lane = self._lane_of(operation.group)
         answer: asyncio.Future[Committed[T]] = self._loop.create_future()
-        lane.queue.append(_Waiting(operation, answer))
+        lane.queue.append(_Waiting(operation, answer, operation.seal))
         self._waiting += 1
         if lane.driver is None:
             lane.driver = self._loop.create_task(self._drive(lane))
@@ -166,6 +167,10 @@ class GroupCommit:
 
     async def _commit_next(self, lane: _Lane) -> None:
         batch = list(itertools.islice(lane.queue, self._limits.batch_operations))
+        for waiting in batch:
+            if waiting.seal is not None:
+                waiting.seal()
+                waiting.seal = None
         reads = [key for waiting in batch for key in waiting.operation.reads]
         try:
             outcomes, version = await self._engine.transact(

@@ -89,8 +89,13 @@ class Operation(Generic[R_co]):
 
     Those without a group are committed in any order.
     """
-    reads: tuple[bytes, ...] = field(default=())
+    reads: Sequence[bytes] = field(default=())
     """Keys that ``run`` will probably read: fetched together in one round trip. Only a hint."""
+    seal: Callable[[], None] | None = None
+    """Called once, in the event loop, before anything of the operation is read or run.
+
+    Until then ``reads``, and what ``run`` works on, may still grow. Must not raise.
+    """
 
 
 @dataclass(frozen=True, slots=True)
