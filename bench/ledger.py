@@ -25,6 +25,7 @@ from pathlib import Path
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from services.credits.ledger import Ledger
+from services.credits.records import FAMILY
 from services.credits.servicer import CreditServicer
 from services.credits.settings import DEFAULT_TARIFF
 from services.credits.tariff import Tariff
@@ -56,7 +57,7 @@ async def bench(directory: Path, debits: int, profile: str | None) -> None:
     """Measures every case on one store."""
     store = await open_store(f"lmdb://{directory}")
     tariff = Tariff({meter: price.rates() for meter, price in DEFAULT_TARIFF.items()})
-    requests = RequestRecords("credits", keep_s=DAY_S)
+    requests = RequestRecords(FAMILY, keep_s=DAY_S)
     ledger = Ledger(store, tariff, requests, keep_s=DAY_S, now_us=now_us)
     cases = Cases(CreditServicer(ledger))
     await cases.grant()
@@ -84,7 +85,7 @@ async def measure(name: str, work: Work, requests: list[pb.DebitRequest], debits
     loop_us = (time.thread_time() - loop_s) / debits * 1e6
     all_us = (time.process_time() - all_s) / debits * 1e6
     rate = f"{debits / real_s:9,.0f} debits/s"
-    print(f"{name:32}{rate}, loop {loop_us:6.1f} us, all {all_us:6.1f} us")  # noqa: T201 (its output)
+    print(f"{name:32}{rate}, loop {loop_us:6.1f} us, all {all_us:6.1f} us")
 
 
 class Cases:

@@ -6,6 +6,7 @@ import asyncio
 
 from services.credits.errors import STORE_ERRORS
 from services.credits.ledger import Ledger
+from services.credits.records import FAMILY
 from services.credits.servicer import CreditServicer
 from services.credits.settings import CreditSettings
 from services.credits.sweeper import Sweeper, report
@@ -26,7 +27,7 @@ async def serve(settings: CreditSettings, stop: asyncio.Event) -> None:
     """Opens the store, serves until ``stop`` is set, drains, and closes the store."""
     store = await open_store(settings.store)
     try:
-        requests = RequestRecords("credits", keep_s=settings.record_s)
+        requests = RequestRecords(FAMILY, keep_s=settings.record_s)
         ledger = Ledger(
             store, settings.rated_tariff(), requests, keep_s=settings.record_s, now_us=now_us
         )

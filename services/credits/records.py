@@ -203,6 +203,10 @@ class Hold(Record, frozen=True):
     """What of the estimate that debit metered, as far as no late capture accounted for it."""
     debited_entry: int = 0
     """The number of the entry of that debit."""
+    free: int = 0
+    """How much of the estimate was free of charge, as far as no capture accounted for it."""
+    allowance: bytes = b""
+    """The key of ALLOWANCES that counts it."""
 
 
 class Entry(Record, frozen=True):
@@ -287,29 +291,32 @@ class Answer(Record, frozen=True):
     shortfall: int = 0
 
 
-WALLETS: Final = Subspace("credits", "wallet")
+FAMILY: Final = "c"
+"""What every key of this service begins with; short, as every key has it. Request records stand in
+it too (``RequestRecords(FAMILY)``: "r" and "x")."""
+WALLETS: Final = Subspace(FAMILY, "w")
 """(account) to Wallet"""
-LOTS: Final = Subspace("credits", "lot")
+LOTS: Final = Subspace(FAMILY, "l")
 """(account, currency, expire_us, priority, number) to Lot: the tails of purses"""
-HOLDS: Final = Subspace("credits", "hold")
+HOLDS: Final = Subspace(FAMILY, "h")
 """(account, number) to Hold"""
-HOLD_EXPIRIES: Final = Subspace("credits", "hold-expiry")
+HOLD_EXPIRIES: Final = Subspace(FAMILY, "hx")
 """(account, expire_us, number) of each open hold"""
-CLOSED_HOLDS: Final = Subspace("credits", "hold-closed")
+CLOSED_HOLDS: Final = Subspace(FAMILY, "hc")
 """(second in which the record may go, account, number) of each closed hold"""
-GRANTS: Final = Subspace("credits", "grant")
+GRANTS: Final = Subspace(FAMILY, "g")
 """(account, number) to GrantTerms"""
-REFILLS: Final = Subspace("credits", "refill")
+REFILLS: Final = Subspace(FAMILY, "gr")
 """(account, next_refill_us, number) of each recurring grant that will be refilled"""
-REFUNDS: Final = Subspace("credits", "refund")
+REFUNDS: Final = Subspace(FAMILY, "er")
 """(account, number of a debit or capture) to Refunded, once a part of it was refunded"""
-ENTRIES: Final = Subspace("credits", "entry")
+ENTRIES: Final = Subspace(FAMILY, "e")
 """(account, number) to Entry and its digest of DIGEST_BYTES"""
-USAGE: Final = Subspace("credits", "usage")
+USAGE: Final = Subspace(FAMILY, "u")
 """(account, UTC day since the epoch, meter, cache result, currency) to Usage"""
-ALLOWANCES: Final = Subspace("credits", "allowance")
+ALLOWANCES: Final = Subspace(FAMILY, "ua")
 """(account, meter, FreePeriod, first UTC day of the period) to Usage: what was free of charge"""
-AGENDA: Final = Subspace("credits", "agenda")
+AGENDA: Final = Subspace(FAMILY, "a")
 """(agenda_us, account): when to look at which account without being asked"""
 
 decode_wallet: Final = decoder(Wallet)

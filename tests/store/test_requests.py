@@ -14,6 +14,7 @@ from services.store.open import open_store
 from services.store.port import Committed, Operation, ReadTransaction, Store, T, Transaction
 from services.store.requests import (
     FINGERPRINT_BYTES,
+    INDEXED,
     SWEEP_LIMIT,
     RequestRecords,
     fingerprint,
@@ -137,6 +138,23 @@ async def test_a_sweep_leaves_no_trace_of_a_record(store: Store) -> None:
     assert await sweep(store, START_US + 2 * KEEP_S * SECOND_US) == 5
     after = (await store.read(everything)).result
     assert [key for key, _ in after] == [key for key, _ in before]
+
+
+async def test_records_that_were_made_together_are_swept_together(store: Store) -> None:
+    made = 3 * INDEXED + 5
+    records = {RECORDS.key(str(number)): CONTENT + b"%d" % number for number in range(made)}
+
+    def run(tx: Transaction) -> None:
+        RECORDS.remember_all(tx, records, now_us=START_US)
+
+    await store.commit(Operation(run))
+    for number in range(made):
+        assert await once(store, str(number)) == (b"%d" % number, True)
+    later_us = START_US + 2 * KEEP_S * SECOND_US
+    assert await sweep(store, later_us, limit=INDEXED + 1) == 2 * INDEXED
+    assert await sweep(store, later_us) == INDEXED + 5
+    assert await sweep(store, later_us) == 0
+    assert (await store.read(lambda tx: tx.range(b"", b"\xff"))).result == []
 
 
 async def test_services_do_not_share_ids(store: Store) -> None:

@@ -15,6 +15,7 @@ from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
 
 from services.credits.errors import ERRORS, STORE_ERRORS
 from services.credits.ledger import Ledger
+from services.credits.records import FAMILY
 from services.credits.servicer import CreditServicer
 from services.credits.settings import DEFAULT_TARIFF, MeterPrice
 from services.credits.sweeper import Sweeper
@@ -66,7 +67,7 @@ class CreditService:
 
     def __init__(self, store: Store, clock: Callable[[], int]) -> None:
         tariff = Tariff({meter: price.rates() for meter, price in PRICES.items()})
-        self.requests = RequestRecords("credits", keep_s=KEEP_S)
+        self.requests = RequestRecords(FAMILY, keep_s=KEEP_S)
         self.store = store
         self.clock = clock
         self.ledger = Ledger(store, tariff, self.requests, keep_s=KEEP_S, now_us=clock)
