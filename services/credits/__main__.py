@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from services.credits.errors import STORE_ERRORS
+from services.credits.lease_servicer import LeaseServicer
 from services.credits.ledger import Ledger
 from services.credits.records import FAMILY
 from services.credits.servicer import CreditServicer
@@ -53,7 +54,7 @@ def new_server(settings: CreditSettings, ledger: Ledger) -> Server:
     """The service on its address."""
     return Server(
         listen=settings.listen,
-        servicers=[CreditServicer(ledger)],
+        servicers=[CreditServicer(ledger), LeaseServicer(ledger)],
         translate=STORE_ERRORS,
         tls=ServerTls.of(settings),
         limits=Limits(settings.max_concurrent_calls, settings.max_message_bytes),

@@ -7,7 +7,6 @@ changes anything: of several in one operation, one that is refused leaves the ac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 from services.credits import lots
@@ -163,18 +162,6 @@ class Account:
             purse.held -= amount
             purse.spent += amount
 
-    def unhold(self, currency: str, released: Sequence[Lot]) -> None:
-        """Held back to available, each lot to its grant; then call ``clear_returned``."""
-        for lot in released:
-            self.wallet.purses[currency].held -= lot.remaining
-            self.put(currency, lot)
-
-    def unspend(self, currency: str, refunded: Sequence[Lot]) -> None:
-        """Spent back to available, each lot to its grant; then call ``clear_returned``."""
-        for lot in refunded:
-            self.wallet.purses[currency].spent -= lot.remaining
-            self.put(currency, lot)
-
     def put(self, currency: str, lot: Lot) -> None:
         """Adds a lot to available: the caller says in the purse where it came from."""
         lots.put(self.tx, Shelf(self.account_id, currency), self.own_purse(currency), lot)
@@ -188,44 +175,15 @@ class Account:
             return 0
         return lots.withdraw(self.tx, Shelf(self.account_id, currency), purse, lot)
 
-    def clear_returned(self, currency: str, returned: Sequence[Lot]) -> None:
-        """Voids and expires, with their entries, what came back to grants that are over.
-
-        Call it after the entry that says why they came back.
-        """
-        if not returned:
-            return
-        if self.wallet.voids:
-            for lot in returned:
-                terms = self.grant_terms(lot.number)
-                if terms is not None and terms.voided:
-                    self.void(currency, lot)
-        self.expire_lots(currency, limit=len(returned))
-
-    def void(self, currency: str, lot: Lot, request_id: str = "", resource: str = "") -> int:
-        """What is left at a lot's place from available to voided, with its entry; says how much."""
-        amount = self.withdraw(currency, lot)
-        if amount:
-            self.wallet.purses[currency].voided += amount
-            self.enter(
-                EntryKind.VOID_GRANT,
-                currency,
-                amount,
-                request_id=request_id,
-                grant=lot.number,
-                resource=resource,
-            )
-        return amount
-
-    def expire_lots(self, currency: str, limit: int) -> int:
-        """Available to expired, for at most ``limit`` lots whose time is over; says how many."""
+    def expire_lots(self, currency: str, limit: int, until_us: int) -> int:
+        """Available to expired, for at most ``limit`` lots that expire by then; says how many."""
         purse = self.wallet.purses.get(currency)
-        if purse is None or not purse.head or purse.head[0].expire_us > self.now_us:
+        if purse is None or not purse.head or purse.head[0].expire_us > until_us:
             return 0
         shelf = Shelf(self.account_id, currency)
         count = 0
         while count < limit:
-            due = lots.take_due(self.tx, shelf, purse, self.now_us, limit=1)
+            due = lots.take_due(self.tx, shelf, purse, until_us, limit=1)
             if not due:
                 break
             count += 1
@@ -268,6 +226,7 @@ class Account:
         free: int = 0,
         refunded: int = 0,
         sources: lots.Sources = (),
+        count: int = 0,
     ) -> int:
         """Writes a ledger entry about what was just moved; gives its number.
 
@@ -288,8 +247,8 @@ class Account:
             metered,
             resource,
         )
-        if shortfall or free or refunded or sources:
-            fields += (shortfall, free, refunded, sources)
+        if shortfall or free or refunded or sources or count:
+            fields += (shortfall, free, refunded, sources, count)
         wallet = self.wallet
         wallet.sequence = number = wallet.sequence + 1
         key = self._entries + pack((number,))
@@ -299,7 +258,14 @@ class Account:
         return number
 
     def meter(
-        self, metered: Metered, currency: str, amount: int, *, shortfall: int = 0, free: int = 0
+        self,
+        metered: Metered,
+        currency: str,
+        amount: int,
+        *,
+        shortfall: int = 0,
+        free: int = 0,
+        count: int = 1,
     ) -> None:
         """Counts a debit or capture in today's usage; raises ``AmountOutOfRangeError``."""
         usage = self._today(metered, currency)
@@ -307,7 +273,7 @@ class Account:
             raise AmountOutOfRangeError(f"Today's usage of {metered.meter} would exceed 64 bits")
         usage.quantity += metered.quantity
         usage.amount += amount
-        usage.count += 1
+        usage.count = min(MAX_AMOUNT, usage.count + count)
         usage.shortfall = min(MAX_AMOUNT, usage.shortfall + shortfall)
         usage.free += free
 

@@ -91,14 +91,18 @@ def priced(account: Account, price: Price, currency: str, tariff: Tariff) -> Pri
     return Priced(rates.currency, amount, price, free, allowance, rates.shadow)
 
 
-def count(account: Account, price: Priced, amount: int, shortfall: int) -> None:
+def count(
+    account: Account, price: Priced, amount: int, shortfall: int, deliveries: int = 1
+) -> None:
     """Counts a debit or capture in usage, and what was free of it in the allowance.
 
     ``amount`` is what was taken of the price. Raises ``AmountOutOfRangeError``.
     """
-    if price.metered is None:
+    metered = price.metered
+    if metered is None:
         return
-    account.meter(price.metered, price.currency, amount, shortfall=shortfall, free=price.free)
+    free = price.free
+    account.meter(metered, price.currency, amount, shortfall=shortfall, free=free, count=deliveries)
     if price.free:
         account.counted(price.allowance).free += price.free
 

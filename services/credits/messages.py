@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollmesh.credits.v1 import credits_pb2 as pb
+from tollmesh.credits.v1 import leases_pb2 as leases_pb
 
-from services.credits.debits import DEFAULT_CURRENCY, Debit, Price
+from services.credits.debits import Debit, Price
 from services.credits.errors import VersionUnknownError, invalid
-from services.credits.grants import Grant
-from services.credits.holds import Capture, Release, Reserve
 from services.credits.ledger import Applied
 from services.credits.names import entry_name, grant_name, hold_name
 from services.credits.queries import BalanceView, UsageLine
@@ -17,30 +16,21 @@ from services.credits.records import (
     NEVER_US,
     Answer,
     Entry,
-    ExpiryPolicy,
     Lot,
     Metered,
 )
 from services.rpc.errors import ServiceError
 from services.store.requests import fingerprint
 
+Priced = (
+    pb.DebitRequest
+    | pb.ReserveRequest
+    | pb.CaptureRequest
+    | pb.ExtendHoldRequest
+    | leases_pb.LeaseSpending
+)
 MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
 """The years 1 to 9999: the range of ``google.protobuf.Timestamp``."""
-
-
-def to_grant(request: pb.GrantRequest) -> Grant:
-    """Raises ``InvalidArgumentError``."""
-    expires = request.HasField("expire_time")
-    return Grant(
-        request.account_id,
-        request.currency or DEFAULT_CURRENCY,
-        request.amount,
-        request.priority,
-        moment_us(request.expire_time, "expire_time") if expires else NEVER_US,
-        request.resource,
-        request.request_id,
-        fingerprint("Grant", request.SerializeToString(deterministic=True)),
-    )
 
 
 def to_debit(request: pb.DebitRequest) -> Debit:
@@ -48,48 +38,19 @@ def to_debit(request: pb.DebitRequest) -> Debit:
     return Debit(
         request.account_id,
         request.currency,
-        _price(request),
+        price_of(request),
         request.resource,
         request.request_id,
         fingerprint("Debit", request.SerializeToString(deterministic=True)),
     )
 
 
-def to_reserve(request: pb.ReserveRequest) -> Reserve:
-    """A time to live of less than a microsecond counts as one."""
-    live = request.time_to_live
-    return Reserve(
-        request.account_id,
-        request.currency,
-        _price(request),
-        max(1, live.seconds * 1_000_000 + live.nanos // 1000),
-        ExpiryPolicy(request.expiry_policy or ExpiryPolicy.RELEASE),
-        request.resource,
-        request.request_id,
-        fingerprint("Reserve", request.SerializeToString(deterministic=True)),
-    )
-
-
-def to_capture(request: pb.CaptureRequest) -> Capture:
-    """As it is."""
-    return Capture(
-        request.account_id,
-        request.hold_id,
-        _price(request),
-        request.final,
-        request.request_id,
-        fingerprint("Capture", request.SerializeToString(deterministic=True)),
-    )
-
-
-def to_release(request: pb.ReleaseRequest) -> Release:
-    """As it is."""
-    return Release(
-        request.account_id,
-        request.hold_id,
-        request.request_id,
-        fingerprint("Release", request.SerializeToString(deterministic=True)),
-    )
+def price_of(request: Priced) -> Price:
+    """The amount or metered quantity of a request that has one of them."""
+    if not request.HasField("metered"):
+        return request.amount
+    metered = request.metered
+    return Metered(metered.meter, metered.quantity, metered.cache_result)
 
 
 def moment_us(time: Timestamp, field: str) -> int:
@@ -146,6 +107,8 @@ def balance_after(account_id: str, answer: Answer) -> pb.Balance:
         granted=answer.granted,
         spent=answer.spent,
         expired=answer.expired,
+        voided=answer.voided,
+        overdraft_limit=answer.overdraft_limit,
     )
 
 
@@ -161,27 +124,11 @@ def balance_response(account_id: str, currency: str, view: BalanceView) -> pb.Ge
             granted=purse.granted,
             spent=purse.spent,
             expired=purse.expired,
+            voided=purse.voided,
+            overdraft_limit=purse.overdraft_limit,
         ),
         grants=[_grant_balance(account_id, lot) for lot in view.lots],
         version=str(view.version),
-    )
-
-
-def hold_message(account_id: str, answer: Answer) -> pb.Hold:
-    """The hold of an answer that has one."""
-    hold = answer.hold
-    if hold is None:
-        raise TypeError("the answer has no hold")
-    return pb.Hold(
-        hold_id=hold_name(account_id, hold.number),
-        account_id=account_id,
-        currency=answer.currency,
-        amount=hold.amount,
-        captured=hold.captured,
-        remaining=hold.remaining,
-        state=pb.HoldState.ValueType(hold.state),
-        expire_time=timestamp(hold.expire_us),
-        expiry_policy=pb.ExpiryPolicy.ValueType(hold.policy),
     )
 
 
@@ -201,6 +148,10 @@ def entry_message(account_id: str, number: int, entry: Entry) -> pb.Entry:
         metered=_metered_message(entry.metered),
         resource=entry.resource,
         create_time=timestamp(entry.create_us),
+        shortfall=entry.shortfall,
+        free_quantity=entry.free,
+        refunded_entry_id=entry_name(entry.refunded) if entry.refunded else "",
+        count=entry.count,
     )
 
 
@@ -220,13 +171,6 @@ def timestamp(time_us: int) -> Timestamp:
     """Microseconds since 1970 as a message."""
     seconds, microseconds = divmod(time_us, 1_000_000)
     return Timestamp(seconds=seconds, nanos=microseconds * 1000)
-
-
-def _price(request: pb.DebitRequest | pb.ReserveRequest | pb.CaptureRequest) -> Price:
-    if not request.HasField("metered"):
-        return request.amount
-    metered = request.metered
-    return Metered(metered.meter, metered.quantity, metered.cache_result)
 
 
 def _metered_message(metered: Metered | None) -> pb.MeteredQuantity | None:

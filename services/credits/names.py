@@ -24,13 +24,28 @@ def hold_name(account_id: str, number: int) -> str:
     return f"hold-{number:x}-{crc32(account_id.encode()):08x}"
 
 
+def entry_number(name: str) -> int | None:
+    """The number of an entry by its name; None for what is no entry's name."""
+    number = _hexadecimal(name)
+    return number if number is not None and entry_name(number) == name else None
+
+
+def grant_number(account_id: str, name: str) -> int | None:
+    """The number of a grant by its name; None for what is no grant's name on this account."""
+    number = _hexadecimal(name[6:-9])
+    return number if number is not None and grant_name(account_id, number) == name else None
+
+
 def hold_number(account_id: str, name: str) -> int | None:
     """The number of a hold by its name; None for what is no hold's name on this account."""
-    number = name[5:-9]
-    if not number or not number.isalnum() or not number.isascii() or len(number) > 16:
+    number = _hexadecimal(name[5:-9])
+    return number if number is not None and hold_name(account_id, number) == name else None
+
+
+def _hexadecimal(text: str) -> int | None:
+    if not text or not text.isalnum() or not text.isascii() or len(text) > 16:
         return None
     try:
-        parsed = int(number, 16)
+        return int(text, 16)
     except ValueError:
         return None
-    return parsed if hold_name(account_id, parsed) == name else None

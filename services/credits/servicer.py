@@ -5,10 +5,9 @@ from __future__ import annotations
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1 import credits_pb2_grpc as pb_grpc
 
-from services.credits import messages
+from services.credits import grant_messages, hold_messages, messages
 from services.credits.debits import DEFAULT_CURRENCY
 from services.credits.ledger import Applied, Ledger
-from services.credits.names import entry_name, grant_name
 from services.rpc.call import Call
 from services.rpc.errors import ServiceError
 
@@ -21,15 +20,23 @@ class CreditServicer(pb_grpc.CreditServiceServicer):
 
     async def Grant(self, request: pb.GrantRequest, context: object) -> pb.GrantResponse:
         """Adds credit."""
-        applied = await self._ledger.grant(messages.to_grant(request))
-        answer, account_id = applied.answer, request.account_id
+        applied = await self._ledger.grant(grant_messages.to_grant(request))
         _note(context, applied)
-        return pb.GrantResponse(
-            grant_id=grant_name(account_id, answer.number),
-            balance=messages.balance_after(account_id, answer),
-            version=str(applied.version),
-            replayed=applied.replayed,
-        )
+        return grant_messages.grant_response(request.account_id, applied)
+
+    async def VoidGrant(
+        self, request: pb.VoidGrantRequest, context: object
+    ) -> pb.VoidGrantResponse:
+        """Takes a grant back."""
+        applied = await self._ledger.void_grant(grant_messages.to_void_grant(request))
+        _note(context, applied)
+        return grant_messages.void_grant_response(request.account_id, applied)
+
+    async def Refund(self, request: pb.RefundRequest, context: object) -> pb.RefundResponse:
+        """Reverses a debit or capture."""
+        applied = await self._ledger.refund(grant_messages.to_refund(request))
+        _note(context, applied)
+        return grant_messages.refund_response(request.account_id, applied)
 
     async def Debit(self, request: pb.DebitRequest, context: object) -> pb.DebitResponse:
         """Takes credit."""
@@ -55,41 +62,55 @@ class CreditServicer(pb_grpc.CreditServiceServicer):
 
     async def Reserve(self, request: pb.ReserveRequest, context: object) -> pb.ReserveResponse:
         """Sets credit aside."""
-        applied = await self._ledger.reserve(messages.to_reserve(request))
-        answer, account_id = applied.answer, request.account_id
+        applied = await self._ledger.reserve(hold_messages.to_reserve(request))
         _note(context, applied)
-        return pb.ReserveResponse(
-            hold=messages.hold_message(account_id, answer),
-            balance=messages.balance_after(account_id, answer),
-            version=str(applied.version),
-            replayed=applied.replayed,
-        )
+        return hold_messages.reserve_response(request.account_id, applied)
 
     async def Capture(self, request: pb.CaptureRequest, context: object) -> pb.CaptureResponse:
         """Debits a hold."""
-        applied = await self._ledger.capture(messages.to_capture(request))
-        answer, account_id = applied.answer, request.account_id
+        applied = await self._ledger.capture(hold_messages.to_capture(request))
         _note(context, applied)
-        return pb.CaptureResponse(
-            entry_id=entry_name(answer.number),
-            amount=answer.amount,
-            hold=messages.hold_message(account_id, answer),
-            balance=messages.balance_after(account_id, answer),
-            version=str(applied.version),
-            replayed=applied.replayed,
-        )
+        return hold_messages.capture_response(request.account_id, applied)
+
+    async def ExtendHold(
+        self, request: pb.ExtendHoldRequest, context: object
+    ) -> pb.ExtendHoldResponse:
+        """Prolongs a hold."""
+        applied = await self._ledger.extend_hold(hold_messages.to_extend_hold(request))
+        _note(context, applied)
+        return hold_messages.extend_hold_response(request.account_id, applied)
 
     async def Release(self, request: pb.ReleaseRequest, context: object) -> pb.ReleaseResponse:
         """Gives a hold back."""
-        applied = await self._ledger.release(messages.to_release(request))
-        answer, account_id = applied.answer, request.account_id
+        applied = await self._ledger.release(hold_messages.to_release(request))
         _note(context, applied)
-        return pb.ReleaseResponse(
-            amount=answer.amount,
-            hold=messages.hold_message(account_id, answer),
-            balance=messages.balance_after(account_id, answer),
-            version=str(applied.version),
-            replayed=applied.replayed,
+        return hold_messages.release_response(request.account_id, applied)
+
+    async def GetHold(self, request: pb.GetHoldRequest, context: object) -> pb.GetHoldResponse:
+        """One hold."""
+        del context
+        account_id = request.account_id
+        at_least = messages.version_number(request.at_least_version)
+        page = await self._ledger.hold(account_id, request.hold_id, at_least)
+        (hold,) = hold_messages.holds(account_id, page)
+        return pb.GetHoldResponse(hold=hold, version=str(page.version))
+
+    async def ListHolds(
+        self, request: pb.ListHoldsRequest, context: object
+    ) -> pb.ListHoldsResponse:
+        """A page of the open holds."""
+        del context
+        account_id = request.account_id
+        page = await self._ledger.open_holds(
+            account_id,
+            size=request.page_size,
+            token=request.page_token,
+            at_least=messages.version_number(request.at_least_version),
+        )
+        return pb.ListHoldsResponse(
+            holds=hold_messages.holds(account_id, page),
+            next_page_token=page.next_token,
+            version=str(page.version),
         )
 
     async def GetBalance(

@@ -1,4 +1,4 @@
-"""What time does to an account: holds and grants whose time is over.
+"""What time does to an account: holds and grants whose time is over, and refills.
 
 It is applied when the account is touched next, and by the sweeper when nobody touches it, always in
 one transaction with its ledger entries. One operation applies a bounded part.
@@ -7,12 +7,13 @@ one transaction with its ledger entries. One operation applies a bounded part.
 from __future__ import annotations
 
 from services.credits.account import Account
+from services.credits.grants import refill_next
 from services.credits.holds import expire
 from services.credits.records import HOLD_EXPIRIES, HOLDS, NEVER_US, decode_hold
 from services.store.port import Transaction
 
 STEPS = 400
-"""Holds and lots that one operation settles, about: it stays far below the store's limits."""
+"""Holds, lots and refills that one operation settles, about: far below the store's limits."""
 
 
 class SettlementDueError(Exception):
@@ -42,17 +43,23 @@ def settle(tx: Transaction, account_id: str, *, now_us: int, keep_us: int) -> bo
 
 
 def _settle(account: Account, keep_us: int) -> None:
-    steps = STEPS
-    if account.wallet.holds_us <= account.now_us:
-        steps -= _expire_holds(account, steps, keep_us)
-    purses = account.wallet.purses
-    for currency in purses:
-        steps -= account.expire_lots(currency, max(0, steps))
-    next_lots = (purse.head[0].expire_us for purse in purses.values() if purse.head)
-    account.reschedule(min(account.wallet.holds_us, *next_lots, NEVER_US))
+    """Applies what is due in the order of time: what ends before a refill, then the refill."""
+    steps, wallet = STEPS, account.wallet
+    while steps > 0:
+        until_us = min(account.now_us, wallet.refills_us - 1)
+        if wallet.holds_us <= until_us:
+            steps -= _expire_holds(account, steps, keep_us, until_us)
+        for currency in wallet.purses:
+            steps -= account.expire_lots(currency, max(0, steps), until_us)
+        if steps <= 0 or wallet.refills_us > account.now_us:
+            break
+        refill_next(account)
+        steps -= 1
+    next_lots = (purse.head[0].expire_us for purse in wallet.purses.values() if purse.head)
+    account.reschedule(min(wallet.holds_us, wallet.refills_us, *next_lots, NEVER_US))
 
 
-def _expire_holds(account: Account, steps: int, keep_us: int) -> int:
+def _expire_holds(account: Account, steps: int, keep_us: int, until_us: int) -> int:
     """Settles holds in the order of their expiry, at least one; says how many steps that took."""
     taken = 0
     begin, end = HOLD_EXPIRIES.range(account.account_id)
@@ -60,14 +67,14 @@ def _expire_holds(account: Account, steps: int, keep_us: int) -> int:
         _, expire_us, number = HOLD_EXPIRIES.parts(key)
         if not isinstance(expire_us, int) or not isinstance(number, int):
             raise TypeError(f"not a hold's expiry: {key!r}")
-        if expire_us > account.now_us or taken >= steps:
+        if expire_us > until_us or taken >= steps:
             account.wallet.holds_us = expire_us
             return taken
         stored = account.tx.get(HOLDS.key(account.account_id, number))
         if stored is None:
             raise LookupError(f"hold {number} of {account.account_id} is gone")
         hold = decode_hold(stored)
-        expire(account, number, hold, keep_us)
+        expire(account, number, hold, keep_us, until_us)
         taken += 1 + len(hold.lots)
     account.wallet.holds_us = NEVER_US
     return taken

@@ -97,12 +97,16 @@ async def test_a_closed_hold_says_how_it_ended(alice: Account, clock: Clock) -> 
     await alice.capture(captured, 1, final=True)
     await alice.release(released)
     clock.advance(1)
-    for hold, state in ((captured, "CAPTURED"), (released, "RELEASED"), (expired, "EXPIRED")):
+    for hold, state in ((captured, "CAPTURED"), (released, "RELEASED")):
         with pytest.raises(HoldNotOpenError) as refused:
             await alice.capture(hold, 1)
         assert refused.value.metadata == {"state": state}
+    for hold, state in ((captured, "CAPTURED"), (released, "RELEASED"), (expired, "EXPIRED")):
         with pytest.raises(HoldNotOpenError) as refused:
             await alice.release(hold)
+        assert refused.value.metadata == {"state": state}
+        with pytest.raises(HoldNotOpenError) as refused:
+            await alice.extend_hold(hold)
         assert refused.value.metadata == {"state": state}
 
 

@@ -28,6 +28,7 @@ from services.auth.servicer import Terms
 from services.chain import errors as chain_errors
 from services.credits import errors as credits_errors
 from services.credits.errors import STORE_ERRORS
+from services.credits.lease_servicer import LeaseServicer
 from services.credits.ledger import Ledger
 from services.credits.servicer import CreditServicer
 from services.credits.settings import CreditSettings
@@ -90,7 +91,7 @@ class CreditService:
         )
         self.server = Server(
             listen=self.address,
-            servicers=[CreditServicer(ledger)],
+            servicers=[CreditServicer(ledger), LeaseServicer(ledger)],
             translate=STORE_ERRORS,
             drain_s=0.5,
         )

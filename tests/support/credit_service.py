@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollmesh.credits.v1 import credits_pb2 as pb
+from tollmesh.credits.v1 import leases_pb2
 from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
+from tollmesh.credits.v1.leases_pb2_grpc import LeaseServiceStub
 
 from services.credits.errors import ERRORS, STORE_ERRORS
+from services.credits.lease_servicer import LeaseServicer
 from services.credits.ledger import Ledger
 from services.credits.records import FAMILY
 from services.credits.servicer import CreditServicer
@@ -72,29 +75,39 @@ class CreditService:
         self.clock = clock
         self.ledger = Ledger(store, tariff, self.requests, keep_s=KEEP_S, now_us=clock)
         self.sweeper = Sweeper(store, self.ledger, clock)
-        self.servicer = CreditServicer(self.ledger)
+        self.servicers = [CreditServicer(self.ledger), LeaseServicer(self.ledger)]
 
     @property
     def direct(self) -> CreditServiceAsyncStub:
-        """A stub that calls the servicer without a wire: no validation, errors as they are."""
-        return cast("CreditServiceAsyncStub", _DirectStub(self.servicer))
+        """A stub that calls the servicers without a wire: no validation, errors as they are."""
+        return cast("CreditServiceAsyncStub", _DirectStub(self.servicers))
 
     @asynccontextmanager
     async def served(self) -> AsyncIterator[CreditServiceAsyncStub]:
-        """A stub that calls a real server over the loopback."""
+        """A stub of every contract that calls a real server over the loopback."""
         server = Server(
-            listen="127.0.0.1:0", servicers=[self.servicer], translate=STORE_ERRORS, drain_s=1
+            listen="127.0.0.1:0", servicers=self.servicers, translate=STORE_ERRORS, drain_s=1
         )
         async with server, connect(server.address, errors=ERRORS) as channel:
-            yield CreditServiceStub(channel)
+            stubs = [CreditServiceStub(channel), LeaseServiceStub(channel)]
+            yield cast("CreditServiceAsyncStub", _Together(stubs))
 
 
-class _DirectStub:
-    def __init__(self, servicer: CreditServicer) -> None:
-        self._servicer = servicer
+class _Together:
+    """Stubs or servicers as one: a method is that of the first one that has it."""
+
+    def __init__(self, parts: Sequence[object]) -> None:
+        self._parts = parts
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._servicer, name)
+        part = next(part for part in self._parts if hasattr(part, name))
+        method: Callable[..., Any] = getattr(part, name)
+        return method
+
+
+class _DirectStub(_Together):
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = super().__getattr__(name)
         return lambda request, **_: method(request, Call(name))
 
 
@@ -119,11 +132,8 @@ class Account:
     async def reserve(
         self, amount: int | None = None, *, seconds: float = 60, **fields: Value
     ) -> pb.ReserveResponse:
-        live = Duration()
-        live.FromMicroseconds(round(seconds * 1_000_000))
-        return await self.stub.Reserve(
-            pb.ReserveRequest(**self._with_ids(fields, amount), time_to_live=live)
-        )
+        ids = self._with_ids(fields, amount)
+        return await self.stub.Reserve(pb.ReserveRequest(**ids, time_to_live=live(seconds)))
 
     async def capture(
         self, hold: pb.Hold, amount: int | None = None, **fields: Value
@@ -136,6 +146,54 @@ class Account:
         return await self.stub.Release(
             pb.ReleaseRequest(**self._with_ids(fields), hold_id=hold.hold_id)
         )
+
+    async def extend_hold(
+        self, hold: pb.Hold, amount: int | None = None, *, seconds: float = 60, **fields: Value
+    ) -> pb.ExtendHoldResponse:
+        ids = self._with_ids(fields, amount)
+        return await self.stub.ExtendHold(
+            pb.ExtendHoldRequest(**ids, hold_id=hold.hold_id, time_to_live=live(seconds))
+        )
+
+    async def get_hold(self, hold: pb.Hold) -> pb.Hold:
+        request = pb.GetHoldRequest(account_id=self.account_id, hold_id=hold.hold_id)
+        return (await self.stub.GetHold(request)).hold
+
+    async def holds(self, **fields: Value) -> list[pb.Hold]:
+        request = pb.ListHoldsRequest(account_id=self.account_id, page_size=1000, **fields)
+        return list((await self.stub.ListHolds(request)).holds)
+
+    async def open_lease(
+        self, amount: int, *, seconds: float = 60, owner: str = "edge", **fields: Value
+    ) -> leases_pb2.OpenLeaseResponse:
+        request = leases_pb2.OpenLeaseRequest(
+            **self._with_ids(fields, amount), owner=owner, time_to_live=live(seconds)
+        )
+        answer: leases_pb2.OpenLeaseResponse = await cast("Any", self.stub).OpenLease(request)
+        return answer
+
+    async def settle(
+        self, lease: pb.Hold, *spendings: Value, owner: str = "edge", **fields: Value
+    ) -> leases_pb2.SettleLeaseResponse:
+        """Spendings are amounts, metered quantities, or whole ``LeaseSpending`` messages."""
+        request = leases_pb2.SettleLeaseRequest(
+            **self._with_ids(fields),
+            owner=owner,
+            hold_id=lease.hold_id,
+            spendings=[_spending(spending) for spending in spendings],
+        )
+        answer: leases_pb2.SettleLeaseResponse = await cast("Any", self.stub).SettleLease(request)
+        return answer
+
+    async def void(self, grant_id: str, **fields: Value) -> pb.VoidGrantResponse:
+        request = pb.VoidGrantRequest(**self._with_ids(fields), grant_id=grant_id)
+        return await self.stub.VoidGrant(request)
+
+    async def refund(
+        self, entry_id: str, amount: int | None = None, **fields: Value
+    ) -> pb.RefundResponse:
+        request = pb.RefundRequest(**self._with_ids(fields, amount), entry_id=entry_id)
+        return await self.stub.Refund(request)
 
     async def balance(self, currency: str = "", **fields: Value) -> pb.GetBalanceResponse:
         return await self.stub.GetBalance(
@@ -153,6 +211,22 @@ class Account:
     def _with_ids(self, fields: dict[str, Any], amount: int | None = None) -> dict[str, Any]:
         ids = {"request_id": f"request-{next(self._numbers)}", "account_id": self.account_id}
         return ids | fields | ({} if amount is None else {"amount": amount})
+
+
+def _spending(spending: Value) -> leases_pb2.LeaseSpending:
+    if isinstance(spending, int):
+        return leases_pb2.LeaseSpending(amount=spending)
+    if isinstance(spending, pb.MeteredQuantity):
+        return leases_pb2.LeaseSpending(metered=spending)
+    assert isinstance(spending, leases_pb2.LeaseSpending)
+    return spending
+
+
+def live(seconds: float) -> Duration:
+    """How long a hold or lease lives."""
+    duration = Duration()
+    duration.FromMicroseconds(round(seconds * 1_000_000))
+    return duration
 
 
 def metered(meter: str, quantity: int, result: str = "UNSPECIFIED") -> pb.MeteredQuantity:
