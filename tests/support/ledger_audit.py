@@ -131,6 +131,7 @@ class _Purse:
     held: int = 0
     spent: int = 0
     expired: int = 0
+    voided: int = 0
 
 
 @dataclass
@@ -139,50 +140,77 @@ class _Replay:
 
     purses: dict[str, _Purse] = field(default_factory=lambda: defaultdict(_Purse))
     holds: dict[str, int] = field(default_factory=dict)
-    usage: dict[tuple[str, int, str], list[int]] = field(
-        default_factory=lambda: defaultdict(lambda: [0, 0, 0])
+    refundable: dict[str, int] = field(default_factory=dict)
+    """What of each debit and capture was not refunded."""
+    usage: dict[tuple[str, int, str], Counter[str]] = field(
+        default_factory=lambda: defaultdict(Counter)
     )
 
     def apply(self, entry: pb.Entry) -> None:
         purse, amount = self.purses[entry.currency], entry.amount
         match entry.kind:
-            case pb.ENTRY_KIND_GRANT:
+            case pb.ENTRY_KIND_GRANT | pb.ENTRY_KIND_REFILL_GRANT:
                 purse.granted += amount
                 purse.available += amount
             case pb.ENTRY_KIND_DEBIT:
                 purse.available -= amount
                 purse.spent += amount
-            case pb.ENTRY_KIND_RESERVE:
-                assert entry.hold_id not in self.holds, f"made twice: {entry.hold_id}"
-                self.holds[entry.hold_id] = amount
-                purse.available -= amount
-                purse.held += amount
-            case pb.ENTRY_KIND_CAPTURE:
-                from_hold = min(amount, self.holds[entry.hold_id])
-                self.holds[entry.hold_id] -= from_hold
-                purse.held -= from_hold
-                purse.available -= amount - from_hold
-                purse.spent += amount
-            case pb.ENTRY_KIND_RELEASE:
-                _same(amount, self.holds[entry.hold_id], f"all that is left of {entry.hold_id}")
-                self.holds[entry.hold_id] = 0
-                purse.held -= amount
-                purse.available += amount
+                self.refundable[entry.entry_id] = amount
             case pb.ENTRY_KIND_EXPIRE_GRANT:
                 purse.available -= amount
                 purse.expired += amount
-            case kind:
-                raise AssertionError(f"an entry of kind {kind}")
+            case pb.ENTRY_KIND_VOID_GRANT:
+                purse.available -= amount
+                purse.voided += amount
+            case pb.ENTRY_KIND_REFUND:
+                self.refundable[entry.refunded_entry_id] -= amount
+                assert self.refundable[entry.refunded_entry_id] >= 0, "refunded more than it took"
+                purse.spent -= amount
+                purse.available += amount
+            case pb.ENTRY_KIND_SET_TERMS:
+                _same(amount, 0, "what terms move")
+            case _:
+                self._apply_to_hold(entry, purse)
         if entry.HasField("metered"):
             self._meter(entry)
 
+    def _apply_to_hold(self, entry: pb.Entry, purse: _Purse) -> None:
+        amount, hold_id = entry.amount, entry.hold_id
+        match entry.kind:
+            case pb.ENTRY_KIND_RESERVE | pb.ENTRY_KIND_EXTEND_HOLD:
+                is_new = hold_id not in self.holds
+                assert is_new == (entry.kind == pb.ENTRY_KIND_RESERVE), f"made twice: {hold_id}"
+                self.holds[hold_id] = self.holds.get(hold_id, 0) + amount
+                purse.available -= amount
+                purse.held += amount
+            case pb.ENTRY_KIND_CAPTURE:
+                from_hold = min(amount, self.holds[hold_id])
+                self.holds[hold_id] -= from_hold
+                purse.held -= from_hold
+                purse.available -= amount - from_hold
+                purse.spent += amount
+                self.refundable[entry.entry_id] = amount
+            case pb.ENTRY_KIND_RELEASE:
+                _same(amount, self.holds[hold_id], f"all that is left of {hold_id}")
+                self.holds[hold_id] = 0
+                purse.held -= amount
+                purse.available += amount
+            case kind:
+                raise AssertionError(f"an entry of kind {kind}")
+
     def _meter(self, entry: pb.Entry) -> None:
+        metered = entry.metered
+        key = metered.meter, int(metered.cache_result), entry.currency
         if entry.kind in {pb.ENTRY_KIND_DEBIT, pb.ENTRY_KIND_CAPTURE}:
-            metered = entry.metered
-            line = self.usage[metered.meter, metered.cache_result, entry.currency]
-            line[0] += metered.quantity
-            line[1] += entry.amount
-            line[2] += 1
+            self.usage[key].update(
+                quantity=metered.quantity,
+                amount=entry.amount,
+                count=entry.count or 1,
+                shortfall=entry.shortfall,
+                free_quantity=entry.free_quantity,
+            )
+        elif entry.kind == pb.ENTRY_KIND_REFUND:
+            self.usage[key].update(refunded_quantity=metered.quantity, refunded_amount=entry.amount)
 
 
 def _check(audit: Audit) -> None:
@@ -196,7 +224,8 @@ def _check(audit: Audit) -> None:
         purse, last = replay.purses[entry.currency], entry.entry_id
         _same(entry.available_after, purse.available, f"{where}: available")
         _same(entry.held_after, purse.held, f"{where}: held")
-        assert purse.available >= 0, f"{where}: available below zero"
+        owes = audit.of_kind(pb.ENTRY_KIND_SET_TERMS)
+        assert purse.available >= 0 or owes, f"{where}: available below zero"
         assert purse.held >= 0, f"{where}: held below zero"
     _check_requests(audit)
     grants = audit.of_kind(pb.ENTRY_KIND_GRANT)
@@ -206,52 +235,72 @@ def _check(audit: Audit) -> None:
     _check_usage(audit, replay)
 
 
+_TOGETHER = (
+    {pb.ENTRY_KIND_CAPTURE, pb.ENTRY_KIND_RELEASE},
+    {pb.ENTRY_KIND_CAPTURE, pb.ENTRY_KIND_REFUND},
+    {pb.ENTRY_KIND_CAPTURE, pb.ENTRY_KIND_EXTEND_HOLD},
+)
+"""What one request may make: a final capture, a late one, and a settlement that tops up."""
+
+
 def _check_requests(audit: Audit) -> None:
-    """No request moved credit twice; only a final capture has two entries."""
+    """No request moved credit twice; only a lease's settlement captures several times."""
     times = Counter((entry.request_id, entry.kind) for entry in audit.entries if entry.request_id)
+    settlements = {entry.request_id for entry in audit.entries if entry.count}
     kinds: dict[str, set[int]] = defaultdict(set)
     for (request_id, kind), count in times.items():
-        assert count == 1, f"{audit.account_id}: request {request_id} was applied {count} times"
+        once = count == 1 or (kind == pb.ENTRY_KIND_CAPTURE and request_id in settlements)
+        assert once, f"{audit.account_id}: request {request_id} was applied {count} times"
         kinds[request_id].add(kind)
-    final = {pb.ENTRY_KIND_CAPTURE, pb.ENTRY_KIND_RELEASE}
     for request_id, found in kinds.items():
-        assert len(found) == 1 or found == final, f"request {request_id} made entries {found}"
+        known = len(found) == 1 or found in _TOGETHER
+        assert known, f"request {request_id} made entries {found}"
 
 
 def _check_balance(
     where: str, response: pb.GetBalanceResponse, purse: _Purse, ages: dict[str, int]
 ) -> None:
     balance = response.balance
-    for name in ("granted", "available", "held", "spent", "expired"):
+    for name in ("granted", "available", "held", "spent", "expired", "voided"):
         _same(getattr(balance, name), getattr(purse, name), f"{where}: {name}")
-    parts = balance.available + balance.held + balance.spent + balance.expired
-    _same(parts, balance.granted, f"{where}: available + held + spent + expired")
+    parts = balance.available + balance.held + balance.spent + balance.expired + balance.voided
+    _same(parts, balance.granted, f"{where}: available + held + spent + expired + voided")
     remaining = sum(grant.remaining for grant in response.grants)
-    _same(remaining, balance.available, f"{where}: what remains of the grants")
+    _same(remaining, max(0, balance.available), f"{where}: what remains of the grants")
     places = [
         (
             not grant.HasField("expire_time"),
             grant.expire_time.ToNanoseconds(),
             grant.priority,
-            ages[grant.grant_id],
+            ages.get(grant.grant_id, -1),
         )
         for grant in response.grants
     ]
     _same(places, sorted(places), f"{where}: the order of the grants")
 
 
+_COUNTERS = (
+    "quantity",
+    "amount",
+    "count",
+    "refunded_quantity",
+    "refunded_amount",
+    "shortfall",
+    "free_quantity",
+)
+
+
 def _check_usage(audit: Audit, replay: _Replay) -> None:
     reported = {
         (line.meter, int(line.cache_result), line.currency): [
-            line.quantity,
-            line.amount,
-            line.count,
+            getattr(line, name) for name in _COUNTERS
         ]
         for line in audit.usage
     }
+    replayed = {key: [line[name] for name in _COUNTERS] for key, line in replay.usage.items()}
     _same(len(reported), len(audit.usage), f"{audit.account_id}: lines of usage")
-    for key in sorted({*reported, *replay.usage}):
-        _same(reported.get(key), replay.usage.get(key), f"{audit.account_id}: usage of {key}")
+    for key in sorted({*reported, *replayed}):
+        _same(reported.get(key), replayed.get(key), f"{audit.account_id}: usage of {key}")
 
 
 def _same(found: object, expected: object, what: str) -> None:
