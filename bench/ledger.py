@@ -22,6 +22,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import uvloop
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from services.credits.ledger import Ledger
@@ -48,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     directory = options.directory or Path(tempfile.mkdtemp(prefix="bench-ledger-"))
     try:
-        asyncio.run(bench(directory, options.debits, options.profile))
+        uvloop.run(bench(directory, options.debits, options.profile))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

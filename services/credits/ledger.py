@@ -6,23 +6,25 @@ a transaction (``grants``, ``debits``, ``holds``, ``settlement``, ``queries``).
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from services.credits import queries, settlement
+from services.credits import hold_pages, queries, settlement
 from services.credits.account import Account, usage_key, wallet_key
-from services.credits.debits import Debit, Price, debit
-from services.credits.grants import Grant, grant
-from services.credits.holds import Capture, HoldTerms, Release, Reserve, capture, release, reserve
+from services.credits.captures import Capture, capture
+from services.credits.debits import Debit, Price
+from services.credits.grants import Grant, VoidGrant, grant, void_grant
+from services.credits.hold_pages import HoldPage
+from services.credits.holds import ExtendHold, HoldTerms, Release, Reserve, extend, release, reserve
+from services.credits.leases import OpenLease, SettleLease, open_lease, settle_lease
+from services.credits.parcels import Applied, DebitTerms, Parcels, collected, group_of
 from services.credits.queries import BalanceView, EntryPage, UsageLines
 from services.credits.records import Answer, Metered, decode_answer
+from services.credits.refunds import Refund, refund
 from services.credits.settlement import SettlementDueError, opened
 from services.credits.tariff import Tariff
-from services.rpc.errors import RequestIdReusedError as ReusedError
 from services.rpc.errors import ServiceError
-from services.store.errors import RequestIdReusedError
 from services.store.port import Committed, Operation, ReadTransaction, Store, Transaction
 from services.store.records import encode
 from services.store.requests import RequestRecords
@@ -31,20 +33,6 @@ T = TypeVar("T")
 
 Clock = Callable[[], int]
 """Microseconds since 1970, UTC."""
-
-OPERATION_BYTES = 500_000
-"""What the debits of a batch that are committed at once read and write at most.
-
-Half of the store's limit: an account may have more to do than to debit.
-"""
-
-
-class Applied(NamedTuple):
-    """What a mutation did, or had done before (``replayed``); a read at ``version`` sees it."""
-
-    answer: Answer
-    replayed: bool
-    version: int
 
 
 class _Mutation(Protocol):
@@ -74,15 +62,28 @@ class Ledger:
         self._keep_us = keep_s * 1_000_000
         self._hold_terms = HoldTerms(tariff, self._keep_us)
         self._now_us = now_us
+        debit_terms = DebitTerms(tariff, requests, self._keep_us, now_us)
+        self._parcels = Parcels(store, debit_terms, self._settle)
 
     async def grant(self, request: Grant) -> Applied:
         """Adds credit."""
         return await self._apply(request, lambda account: grant(account, request))
 
+    async def void_grant(self, request: VoidGrant) -> Applied:
+        """Takes a grant back."""
+        return await self._apply(request, partial(void_grant, request=request))
+
+    async def refund(self, request: Refund) -> Applied:
+        """Reverses a debit or capture."""
+        return await self._apply(request, partial(refund, request=request))
+
     async def debit(self, request: Debit) -> Applied:
         """Takes credit."""
-        work = partial(debit, request=request, tariff=self._tariff)
-        return await self._apply(request, work, request.price)
+        committed = await self._parcels.add(request)
+        result = committed.result[0]
+        if isinstance(result, tuple):
+            return Applied(*result, committed.version)
+        raise result or LookupError("a debit without a result")
 
     async def reserve(self, request: Reserve) -> Applied:
         """Sets credit aside."""
@@ -93,30 +94,42 @@ class Ledger:
         work = partial(capture, request=request, terms=self._hold_terms)
         return await self._apply(request, work, request.price)
 
+    async def extend_hold(self, request: ExtendHold) -> Applied:
+        """Prolongs a hold."""
+        work = partial(extend, request=request, tariff=self._tariff)
+        return await self._apply(request, work)
+
+    async def open_lease(self, request: OpenLease) -> Applied:
+        """Sets credit aside for an owner."""
+        return await self._apply(request, partial(open_lease, request=request))
+
+    async def settle_lease(self, request: SettleLease) -> Applied:
+        """Captures what the owner of a lease spent."""
+        work = partial(settle_lease, request=request, terms=self._hold_terms)
+        return await self._apply(request, work)
+
     async def release(self, request: Release) -> Applied:
         """Gives a hold back."""
         work = partial(release, request=request, terms=self._hold_terms)
         return await self._apply(request, work)
 
+    async def hold(self, account_id: str, hold_id: str, at_least: int = 0) -> HoldPage:
+        """One hold in any state; raises ``HoldNotFoundError``."""
+        run = partial(hold_pages.one, account_id=account_id, hold_id=hold_id)
+        read = await self._read(account_id, run, at_least)
+        return read.result._replace(version=read.version)
+
+    async def open_holds(
+        self, account_id: str, *, size: int = 0, token: str = "", at_least: int = 0
+    ) -> HoldPage:
+        """A page of an account's open holds; raises ``PageTokenInvalidError`` of the store."""
+        run = partial(hold_pages.page, account_id=account_id, size=size, token=token)
+        read = await self._read(account_id, run, at_least)
+        return read.result._replace(version=read.version)
+
     async def batch_debit(self, requests: Sequence[Debit]) -> list[Applied | ServiceError]:
-        """Each debit's own outcome, in order; the debits of an account are applied in order."""
-        by_account: dict[str, list[int]] = {}
-        for index, request in enumerate(requests):
-            by_account.setdefault(request.account_id, []).append(index)
-        outcomes: dict[int, Applied | ServiceError] = {}
-
-        async def of_account(indexes: list[int]) -> None:
-            for part in _parts(indexes, requests):
-                done = await self._debits([requests[index] for index in part])
-                outcomes.update(zip(part, done, strict=True))
-
-        try:
-            async with asyncio.TaskGroup() as accounts:
-                for indexes in by_account.values():
-                    accounts.create_task(of_account(indexes))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return [outcomes[index] for index in range(len(requests))]
+        """Each debit's own outcome, in order."""
+        return await collected(self._parcels.add_all(requests), len(requests))
 
     async def balance(self, account_id: str, currency: str, at_least: int = 0) -> BalanceView:
         """What an account has in a currency; at least as fresh as the version ``at_least``."""
@@ -175,61 +188,27 @@ class Ledger:
         reads = [self._requests.key(request.request_id), wallet_key(account_id)]
         if isinstance(price, Metered) and (currency := self._tariff.currency(price.meter)):
             reads.append(usage_key(account_id, now_us, price, currency))
-        operation = Operation(run, account_id, tuple(reads))
-        committed = await self._commit(operation, now_us)
+        operation = Operation(run, group_of(account_id), tuple(reads))
+        committed = await self._commit(operation, account_id, now_us)
         return Applied(*committed.result, committed.version)
-
-    async def _debits(self, requests: Sequence[Debit]) -> list[Applied | ServiceError]:
-        """Debits of one account in one operation."""
-        now_us = self._now_us()
-        account_id = requests[0].account_id
-
-        def run(tx: Transaction) -> list[tuple[Answer, bool] | ServiceError]:
-            account = opened(tx, account_id, now_us=now_us, keep_us=self._keep_us)
-            outcomes = [self._debit_once(tx, account, request) for request in requests]
-            account.save()
-            return outcomes
-
-        reads = tuple(self._requests.key(request.request_id) for request in requests)
-        operation = Operation(run, account_id, (wallet_key(account_id), *reads))
-        committed = await self._commit(operation, now_us)
-        return [
-            outcome if isinstance(outcome, ServiceError) else Applied(*outcome, committed.version)
-            for outcome in committed.result
-        ]
-
-    def _debit_once(
-        self, tx: Transaction, account: Account, request: Debit
-    ) -> tuple[Answer, bool] | ServiceError:
-        try:
-            earlier = self._requests.replay(tx, request.request_id, request.fingerprint)
-            if earlier is not None:
-                return decode_answer(earlier), True
-            answer = debit(account, request, self._tariff)
-        except RequestIdReusedError:
-            return ReusedError()
-        except ServiceError as error:
-            return error
-        self._remember(tx, request, answer, account.now_us)
-        return answer, False
 
     def _remember(self, tx: Transaction, request: _Mutation, answer: Answer, now_us: int) -> None:
         self._requests.remember(
             tx, request.request_id, request.fingerprint, encode(answer), now_us=now_us
         )
 
-    async def _commit(self, operation: Operation[T], now_us: int) -> Committed[T]:
+    async def _commit(self, operation: Operation[T], account_id: str, now_us: int) -> Committed[T]:
         while True:
             try:
                 return await self._store.commit(operation)
             except SettlementDueError:
-                await self._settle(operation.group, now_us)
+                await self._settle(account_id, now_us)
 
     async def _settle(self, account_id: str, now_us: int) -> None:
         run = partial(
             settlement.settle, account_id=account_id, now_us=now_us, keep_us=self._keep_us
         )
-        operation = Operation(run, account_id, (wallet_key(account_id),))
+        operation = Operation(run, group_of(account_id), (wallet_key(account_id),))
         while not (await self._store.commit(operation)).result:
             pass
 
@@ -247,23 +226,3 @@ class Ledger:
                 return await self._store.read(run, at_least_version=at_least)
             except SettlementDueError:
                 await self._settle(account_id, now_us)
-
-
-def _parts(indexes: Sequence[int], requests: Sequence[Debit]) -> Iterator[list[int]]:
-    """Cuts the debits of an account into as few operations as the store's limit allows."""
-    part: list[int] = []
-    size_bytes = 0
-    for index in indexes:
-        size_bytes += _size_bytes(requests[index])
-        if part and size_bytes > OPERATION_BYTES:
-            yield part
-            part, size_bytes = [], _size_bytes(requests[index])
-        part.append(index)
-    yield part
-
-
-def _size_bytes(request: Debit) -> int:
-    """More than what a debit reads and writes: the keys and values with these names in them."""
-    meter = len(request.price.meter) if isinstance(request.price, Metered) else 0
-    names = 3 * len(request.account_id) + 5 * len(request.request_id) + 4 * meter
-    return 700 + names + len(request.resource.encode())

@@ -8,8 +8,8 @@ from tollmesh.credits.v1 import leases_pb2 as leases_pb
 
 from services.credits.debits import Debit, Price
 from services.credits.errors import VersionUnknownError, invalid
-from services.credits.ledger import Applied
 from services.credits.names import entry_name, grant_name, hold_name
+from services.credits.parcels import Applied
 from services.credits.queries import BalanceView, UsageLine
 from services.credits.records import (
     MAX_AMOUNT,

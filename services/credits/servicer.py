@@ -7,7 +7,8 @@ from tollmesh.credits.v1 import credits_pb2_grpc as pb_grpc
 
 from services.credits import grant_messages, hold_messages, messages
 from services.credits.debits import DEFAULT_CURRENCY
-from services.credits.ledger import Applied, Ledger
+from services.credits.ledger import Ledger
+from services.credits.parcels import Applied
 from services.rpc.call import Call
 from services.rpc.errors import ServiceError
 

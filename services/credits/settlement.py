@@ -26,24 +26,26 @@ class SettlementDueError(Exception):
 def opened(tx: Transaction, account_id: str, *, now_us: int, keep_us: int) -> Account:
     """The account with everything applied that time did to it; raises ``SettlementDueError``."""
     account = Account(tx, account_id, now_us)
-    if account.wallet.agenda_us <= now_us:
-        _settle(account, keep_us)
-        if account.wallet.agenda_us <= now_us:
-            raise SettlementDueError
+    if account.wallet.agenda_us <= now_us and not catch_up(account, keep_us):
+        raise SettlementDueError
     return account
 
 
 def settle(tx: Transaction, account_id: str, *, now_us: int, keep_us: int) -> bool:
     """Applies a bounded part of what is due and says whether that was all; harmless to repeat."""
     account = Account(tx, account_id, now_us)
-    if account.wallet.agenda_us <= now_us:
-        _settle(account, keep_us)
-        account.save()
-    return account.wallet.agenda_us > now_us
+    if account.wallet.agenda_us > now_us:
+        return True
+    settled = catch_up(account, keep_us)
+    account.save()
+    return settled
 
 
-def _settle(account: Account, keep_us: int) -> None:
-    """Applies what is due in the order of time: what ends before a refill, then the refill."""
+def catch_up(account: Account, keep_us: int) -> bool:
+    """Applies a bounded part of what is due and says whether that was all; then save the account.
+
+    In the order of time: what ends before a refill, then the refill.
+    """
     steps, wallet = STEPS, account.wallet
     while steps > 0:
         until_us = min(account.now_us, wallet.refills_us - 1)
@@ -57,6 +59,7 @@ def _settle(account: Account, keep_us: int) -> None:
         steps -= 1
     next_lots = (purse.head[0].expire_us for purse in wallet.purses.values() if purse.head)
     account.reschedule(min(wallet.holds_us, wallet.refills_us, *next_lots, NEVER_US))
+    return wallet.agenda_us > account.now_us
 
 
 def _expire_holds(account: Account, steps: int, keep_us: int, until_us: int) -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from tollmesh.credits.v1 import credits_pb2 as pb
 
-from services.credits import ledger
+from services.credits import parcels
 from services.credits.errors import (
     AmountOutOfRangeError,
     InsufficientCreditError,
@@ -180,7 +180,7 @@ async def test_the_largest_batch_with_the_longest_names_is_taken(bob: Account) -
         )
         for number in range(1000)
     ]
-    assert 1000 * len(debits) > ledger.OPERATION_BYTES  # it takes more than one
+    assert 1000 * len(debits) > parcels.OPERATION_BYTES  # it takes more than one
     response = await bob.stub.BatchDebit(pb.BatchDebitRequest(debits=debits))
     available = [outcome.debit.balance.available for outcome in response.outcomes]
     assert available == list(range(9998, 7998, -2))

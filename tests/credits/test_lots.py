@@ -68,7 +68,7 @@ class Game:
         assert self.purse.head or not tail
 
     async def _put(self, lot: Lot) -> None:
-        await self._change(lambda tx: lots.put(tx, SHELF, self.purse, lot) or [])
+        await self.store.commit(Operation(lambda tx: lots.put(tx, SHELF, self.purse, lot)))
         self.model[_place(lot)] = self.model.get(_place(lot), 0) + lot.remaining
 
     async def _change(self, run: Callable[[Transaction], list[Lot]]) -> list[Lot]:

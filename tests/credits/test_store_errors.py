@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from tollmesh.credits.v1 import credits_pb2 as pb
 
+from services.credits import parcels
 from services.rpc.errors import (
     InternalError,
     OverloadedError,
@@ -53,10 +54,11 @@ async def test_a_store_out_of_reach_is_unavailable_and_the_same_request_succeeds
     assert audit.balance.spent == 3
 
 
-async def test_more_than_the_store_takes_on_is_refused_at_once(
-    carol: Account, cluster: SimulatedCluster
+async def test_more_than_the_service_takes_on_is_refused_at_once(
+    carol: Account, cluster: SimulatedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await carol.grant(100)
+    monkeypatch.setattr(parcels, "MAX_WAITING", 8)
     cluster.reachable = False
     debits = [asyncio.create_task(carol.debit(1)) for _ in range(12)]
     done, _ = await asyncio.wait(debits, return_when=asyncio.FIRST_COMPLETED)

@@ -41,19 +41,12 @@ def test_what_is_not_free_costs_at_least_the_minimum(
 
 
 def test_an_allowance_lasts_a_utc_day_or_a_calendar_month() -> None:
-    def first(period: FreePeriod, *date: int) -> datetime:
-        now_us = int(datetime(*date, tzinfo=UTC).timestamp() * 1_000_000)  # type: ignore[arg-type]  # year, month, day, ...
-        return datetime.fromtimestamp(period.first_day(now_us) * 86_400, UTC)
+    def first(period: FreePeriod, date: datetime) -> datetime:
+        first_day = period.first_day(round(date.timestamp() * 1_000_000))
+        return datetime.fromtimestamp(first_day * 86_400, UTC)
 
-    late = (2028, 2, 29, 23, 59, 59)
-    assert first(FreePeriod.DAY, *late) == datetime(2028, 2, 29, tzinfo=UTC)
-    assert first(FreePeriod.MONTH, *late) == datetime(2028, 2, 1, tzinfo=UTC)
-    assert first(FreePeriod.MONTH, 2028, 3, 1) == datetime(2028, 3, 1, tzinfo=UTC)
-
-
-def test_only_what_the_tariff_names_has_a_price() -> None:
-    tariff = Tariff({"m": Rates("stamp", Fraction(1), Fraction(1))})
-    assert tariff.currency("m") == "stamp"
-    assert tariff.currency("n") is None
-    with pytest.raises(MeterUnknownError):
-        tariff.rates("n")
+    late = datetime(2028, 2, 29, 23, 59, 59, tzinfo=UTC)
+    assert first(FreePeriod.DAY, late) == datetime(2028, 2, 29, tzinfo=UTC)
+    assert first(FreePeriod.MONTH, late) == datetime(2028, 2, 1, tzinfo=UTC)
+    march = datetime(2028, 3, 1, tzinfo=UTC)
+    assert first(FreePeriod.MONTH, march) == march
