@@ -6,10 +6,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1 import leases_pb2 as leases_pb
 
-from services.credits.debits import Debit, Price
+from services.credits.debits import Price
 from services.credits.errors import VersionUnknownError, invalid
 from services.credits.names import entry_name, grant_name, hold_name
-from services.credits.parcels import Applied
 from services.credits.queries import BalanceView, UsageLine
 from services.credits.records import (
     MAX_AMOUNT,
@@ -19,8 +18,6 @@ from services.credits.records import (
     Lot,
     Metered,
 )
-from services.rpc.errors import ServiceError
-from services.store.requests import fingerprint
 
 Priced = (
     pb.DebitRequest
@@ -31,18 +28,6 @@ Priced = (
 )
 MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799
 """The years 1 to 9999: the range of ``google.protobuf.Timestamp``."""
-
-
-def to_debit(request: pb.DebitRequest) -> Debit:
-    """The same whether it came alone or in a batch."""
-    return Debit(
-        request.account_id,
-        request.currency,
-        price_of(request),
-        request.resource,
-        request.request_id,
-        fingerprint("Debit", request.SerializeToString(deterministic=True)),
-    )
 
 
 def price_of(request: Priced) -> Price:
@@ -73,28 +58,6 @@ def version_number(version: str) -> int:
     if number > MAX_AMOUNT:
         raise VersionUnknownError
     return number
-
-
-def debit_response(account_id: str, applied: Applied) -> pb.DebitResponse:
-    """The answer to a debit."""
-    answer = applied.answer
-    return pb.DebitResponse(
-        entry_id=entry_name(answer.number),
-        amount=answer.amount,
-        balance=balance_after(account_id, answer),
-        version=str(applied.version),
-        replayed=applied.replayed,
-    )
-
-
-def debit_error(error: ServiceError) -> pb.DebitError:
-    """What ``Debit`` would answer."""
-    return pb.DebitError(
-        code=error.code.value[0],
-        reason=error.reason_name(),
-        message=str(error),
-        metadata=error.metadata,
-    )
 
 
 def balance_after(account_id: str, answer: Answer) -> pb.Balance:
@@ -164,6 +127,10 @@ def usage_message(line: UsageLine) -> pb.MeterUsage:
         currency=line.currency,
         amount=line.usage.amount,
         count=line.usage.count,
+        refunded_quantity=line.usage.refunded_quantity,
+        refunded_amount=line.usage.refunded_amount,
+        shortfall=line.usage.shortfall,
+        free_quantity=line.usage.free,
     )
 
 

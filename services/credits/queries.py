@@ -115,7 +115,15 @@ class UsageTotal:
                 raise AmountOutOfRangeError(
                     f"The usage of {line[0]} exceeds 64 bits: ask for less time"
                 )
-            self._sums[line] = Usage(quantity, sums.amount + more.amount, sums.count + more.count)
+            self._sums[line] = Usage(
+                quantity,
+                sums.amount + more.amount,
+                sums.count + more.count,
+                sums.refunded_quantity + more.refunded_quantity,
+                sums.refunded_amount + more.refunded_amount,
+                sums.shortfall + more.shortfall,
+                sums.free + more.free,
+            )
         if part:
             self._begin = part[-1][0] + b"\x00"
         return len(part) < USAGE_PART
