@@ -8,12 +8,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
-from uuid import uuid4
 
 from google.protobuf.duration_pb2 import Duration
 from tollmesh.credits.v1 import credits_pb2 as pb
 
-from services.credits.errors import HoldNotOpenError
 from services.edge.journal import Entry
 from services.edge.origin import is_retryable
 from services.rpc.errors import ServiceError
@@ -99,15 +97,10 @@ class Ledger:
         return answer.amount
 
     async def is_usable(self, account_id: str, hold_id: str) -> bool:
-        """Whether a hold can still be captured, or was: then its capture is answered again."""
-        request = pb.CaptureRequest(
-            request_id=uuid4().hex, account_id=account_id, hold_id=hold_id, amount=0
-        )
-        try:
-            await _repeated(lambda: self._stub.Capture(request, timeout=_TIMEOUT_S))
-        except HoldNotOpenError as error:
-            return error.metadata.get("state") == "CAPTURED"
-        return True
+        """Whether a hold still sets credit aside, or was captured: that is answered again."""
+        request = pb.GetHoldRequest(account_id=account_id, hold_id=hold_id)
+        answer = await _repeated(lambda: self._stub.GetHold(request, timeout=_TIMEOUT_S))
+        return answer.hold.state in {pb.HOLD_STATE_OPEN, pb.HOLD_STATE_CAPTURED}
 
 
 async def _repeated(call: Callable[[], Awaitable[T]], until: float = 0.0) -> T:
