@@ -6,24 +6,27 @@ a transaction (``grants``, ``debits``, ``holds``, ``settlement``, ``queries``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
 from services.credits import hold_pages, queries, settlement
 from services.credits.account import Account, usage_key, wallet_key
+from services.credits.batches import debit_together
 from services.credits.captures import Capture, capture
 from services.credits.debits import Debit, Price
 from services.credits.grants import Grant, VoidGrant, grant, void_grant
 from services.credits.hold_pages import HoldPage
 from services.credits.holds import ExtendHold, HoldTerms, Release, Reserve, extend, release, reserve
 from services.credits.leases import OpenLease, SettleLease, open_lease, settle_lease
-from services.credits.parcels import Applied, DebitTerms, Parcels, collected, group_of
+from services.credits.parcels import Applied, DebitTerms, Parcels, collected, group_of, outcome_of
 from services.credits.queries import BalanceView, EntryPage, UsageLines
 from services.credits.records import Answer, Metered, decode_answer
 from services.credits.refunds import Refund, refund
 from services.credits.settlement import SettlementDueError, opened
+from services.credits.streams import DebitStream, Streamed
 from services.credits.tariff import Tariff
+from services.credits.terms import SetTerms, TermsView, set_terms, terms
 from services.rpc.errors import ServiceError
 from services.store.port import Committed, Operation, ReadTransaction, Store, Transaction
 from services.store.records import encode
@@ -62,8 +65,8 @@ class Ledger:
         self._keep_us = keep_s * 1_000_000
         self._hold_terms = HoldTerms(tariff, self._keep_us)
         self._now_us = now_us
-        debit_terms = DebitTerms(tariff, requests, self._keep_us, now_us)
-        self._parcels = Parcels(store, debit_terms, self._settle)
+        self._debit_terms = DebitTerms(tariff, requests, self._keep_us, now_us)
+        self._parcels = Parcels(store, self._debit_terms, self._settle)
 
     async def grant(self, request: Grant) -> Applied:
         """Adds credit."""
@@ -80,10 +83,10 @@ class Ledger:
     async def debit(self, request: Debit) -> Applied:
         """Takes credit."""
         committed = await self._parcels.add(request)
-        result = committed.result[0]
-        if isinstance(result, tuple):
-            return Applied(*result, committed.version)
-        raise result or LookupError("a debit without a result")
+        outcome = outcome_of(committed.result[0], committed.version)
+        if isinstance(outcome, ServiceError):
+            raise outcome
+        return outcome
 
     async def reserve(self, request: Reserve) -> Applied:
         """Sets credit aside."""
@@ -130,6 +133,26 @@ class Ledger:
     async def batch_debit(self, requests: Sequence[Debit]) -> list[Applied | ServiceError]:
         """Each debit's own outcome, in order."""
         return await collected(self._parcels.add_all(requests), len(requests))
+
+    async def debit_together(self, requests: Sequence[Debit]) -> list[Applied | ServiceError]:
+        """All or none of them; see ``batches``."""
+        return await debit_together(self._store, self._debit_terms, self._settle, requests)
+
+    def debit_stream(
+        self, debits: AsyncIterator[Sequence[Debit]]
+    ) -> AsyncGenerator[Streamed, None]:
+        """Debits without end; see ``streams``. Close it (``aclose``) to end it early."""
+        return DebitStream(self._parcels).outcomes(debits)
+
+    async def set_terms(self, request: SetTerms) -> Applied:
+        """Changes the terms of an account."""
+        return await self._apply(request, partial(set_terms, request=request))
+
+    async def terms(self, account_id: str, currency: str, at_least: int = 0) -> TermsView:
+        """The terms of an account in a currency."""
+        run = partial(terms, account_id=account_id, currency=currency)
+        read = await self._read(account_id, run, at_least)
+        return read.result._replace(version=read.version)
 
     async def balance(self, account_id: str, currency: str, at_least: int = 0) -> BalanceView:
         """What an account has in a currency; at least as fresh as the version ``at_least``."""

@@ -26,7 +26,6 @@ from services.rpc.errors import ServiceError
 from services.store.errors import (
     RequestIdReusedError,
     StoreClosedError,
-    StoreError,
     StoreOverloadedError,
     StoreUnavailableError,
 )
@@ -313,24 +312,27 @@ async def collected(
 
     Raises the first error that is not a refusal, once all have ended.
     """
-    outcomes: list[Applied | ServiceError | None] = [None] * count
+    outcomes: list[Applied | ServiceError] = [ReusedError()] * count  # each is replaced
     failure: Exception | None = None
     for waiter, indexes in shares:
         try:
             committed = await waiter
-        except StoreError as error:
+            for index, result in zip(indexes, committed.result, strict=True):
+                outcomes[index] = outcome_of(result, committed.version)
+        except Exception as error:  # noqa: BLE001 (it is raised below)
             failure = failure or error
-            continue
-        for index, result in zip(indexes, committed.result, strict=True):
-            if isinstance(result, tuple):
-                outcomes[index] = Applied(*result, committed.version)
-            elif isinstance(result, ServiceError):
-                outcomes[index] = result
-            else:
-                failure = failure or result
     if failure is not None:
         raise failure
-    return [outcome for outcome in outcomes if outcome is not None]
+    return outcomes
+
+
+def outcome_of(result: Result, version: int) -> Applied | ServiceError:
+    """What a caller is told of a debit; raises what is not a refusal."""
+    if isinstance(result, tuple):
+        return Applied(*result, version)
+    if isinstance(result, ServiceError):
+        return result
+    raise result or LookupError("a debit without a result")
 
 
 def size_of(request: Debit) -> int:

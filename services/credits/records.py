@@ -289,6 +289,7 @@ class Answer(Record, frozen=True):
     voided: int = 0
     overdraft_limit: int = 0
     shortfall: int = 0
+    shadow: bool = False
 
 
 FAMILY: Final = "c"

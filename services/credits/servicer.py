@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1 import credits_pb2_grpc as pb_grpc
 
-from services.credits import grant_messages, hold_messages, messages
+from services.credits import debit_messages, grant_messages, hold_messages, messages
 from services.credits.debits import DEFAULT_CURRENCY
 from services.credits.ledger import Ledger
 from services.credits.parcels import Applied
@@ -41,25 +44,45 @@ class CreditServicer(pb_grpc.CreditServiceServicer):
 
     async def Debit(self, request: pb.DebitRequest, context: object) -> pb.DebitResponse:
         """Takes credit."""
-        applied = await self._ledger.debit(messages.to_debit(request))
+        applied = await self._ledger.debit(debit_messages.to_debit(request))
         _note(context, applied)
-        return messages.debit_response(request.account_id, applied)
+        return debit_messages.debit_response(request.account_id, applied)
 
     async def BatchDebit(
         self, request: pb.BatchDebitRequest, context: object
     ) -> pb.BatchDebitResponse:
-        """Takes credit many times, each with its own outcome."""
-        debits = [messages.to_debit(debit) for debit in request.debits]
-        outcomes = await self._ledger.batch_debit(debits)
+        """Takes credit many times, each with its own outcome, or all or nothing."""
+        debits = list(map(debit_messages.to_debit, request.debits))
+        if request.all_or_nothing:
+            outcomes = await self._ledger.debit_together(debits)
+        else:
+            outcomes = await self._ledger.batch_debit(debits)
         response = pb.BatchDebitResponse()
         for debit, outcome in zip(debits, outcomes, strict=True):
-            if isinstance(outcome, ServiceError):
-                response.outcomes.add(error=messages.debit_error(outcome))
-            else:
-                response.outcomes.add(debit=messages.debit_response(debit.account_id, outcome))
+            debit_messages.add_outcome(response, debit.account_id, outcome)
         refused = sum(isinstance(outcome, ServiceError) for outcome in outcomes)
         Call.of(context).note(debits=len(debits), refused=refused)
         return response
+
+    async def StreamDebits(
+        self, request_iterator: AsyncIterator[pb.StreamDebitsRequest], context: object
+    ) -> AsyncIterator[pb.StreamDebitsResponse]:
+        """Takes credit without end."""
+        messages = (
+            [debit_messages.to_debit(debit) for debit in message.debits]
+            async for message in request_iterator
+        )
+        done = refused = 0
+        call = Call.of(context)
+        async with aclosing(self._ledger.debit_stream(messages)) as parts:
+            async for part in parts:
+                response = pb.StreamDebitsResponse()
+                for debit, outcome in zip(part.debits, part.outcomes, strict=True):
+                    debit_messages.add_outcome(response, debit.account_id, outcome)
+                    refused += isinstance(outcome, ServiceError)
+                done += len(part.debits)
+                call.note(debits=done, refused=refused)
+                yield response
 
     async def Reserve(self, request: pb.ReserveRequest, context: object) -> pb.ReserveResponse:
         """Sets credit aside."""

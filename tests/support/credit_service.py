@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollmesh.credits.v1 import credits_pb2 as pb
-from tollmesh.credits.v1 import leases_pb2
+from tollmesh.credits.v1 import leases_pb2, ledger_pb2
 from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
 from tollmesh.credits.v1.leases_pb2_grpc import LeaseServiceStub
+from tollmesh.credits.v1.ledger_pb2_grpc import LedgerServiceStub
 
 from services.credits.errors import ERRORS, STORE_ERRORS
 from services.credits.lease_servicer import LeaseServicer
@@ -23,6 +24,7 @@ from services.credits.servicer import CreditServicer
 from services.credits.settings import DEFAULT_TARIFF, MeterPrice
 from services.credits.sweeper import Sweeper
 from services.credits.tariff import Tariff
+from services.credits.terms_servicer import TermsServicer
 from services.rpc.call import Call
 from services.rpc.client import connect
 from services.rpc.server import Server
@@ -43,6 +45,8 @@ PRICES: Mapping[str, MeterPrice] = {
     "dear": MeterPrice(miss="9000000000000000000"),
     "free": MeterPrice(miss="0"),
     "parcel": MeterPrice(currency="stamp", miss="3"),
+    "scan": MeterPrice(miss="1/10", free=1000, free_period="day", minimum=5),
+    "probe": MeterPrice(miss="1", shadow=True),
 }
 
 
@@ -75,7 +79,11 @@ class CreditService:
         self.clock = clock
         self.ledger = Ledger(store, tariff, self.requests, keep_s=KEEP_S, now_us=clock)
         self.sweeper = Sweeper(store, self.ledger, clock)
-        self.servicers = [CreditServicer(self.ledger), LeaseServicer(self.ledger)]
+        self.servicers: list[Any] = [
+            CreditServicer(self.ledger),
+            LeaseServicer(self.ledger),
+            TermsServicer(self.ledger),
+        ]
 
     @property
     def direct(self) -> CreditServiceAsyncStub:
@@ -89,7 +97,11 @@ class CreditService:
             listen="127.0.0.1:0", servicers=self.servicers, translate=STORE_ERRORS, drain_s=1
         )
         async with server, connect(server.address, errors=ERRORS) as channel:
-            stubs = [CreditServiceStub(channel), LeaseServiceStub(channel)]
+            stubs = [
+                CreditServiceStub(channel),
+                LeaseServiceStub(channel),
+                LedgerServiceStub(channel),
+            ]
             yield cast("CreditServiceAsyncStub", _Together(stubs))
 
 
@@ -194,6 +206,20 @@ class Account:
     ) -> pb.RefundResponse:
         request = pb.RefundRequest(**self._with_ids(fields, amount), entry_id=entry_id)
         return await self.stub.Refund(request)
+
+    async def set_terms(self, **fields: Value) -> ledger_pb2.SetAccountTermsResponse:
+        request = ledger_pb2.SetAccountTermsRequest(**self._with_ids(fields))
+        answer: ledger_pb2.SetAccountTermsResponse = await cast("Any", self.stub).SetAccountTerms(
+            request
+        )
+        return answer
+
+    async def terms(self, **fields: Value) -> ledger_pb2.AccountTerms:
+        request = ledger_pb2.GetAccountTermsRequest(account_id=self.account_id, **fields)
+        answer: ledger_pb2.GetAccountTermsResponse = await cast("Any", self.stub).GetAccountTerms(
+            request
+        )
+        return answer.terms
 
     async def balance(self, currency: str = "", **fields: Value) -> pb.GetBalanceResponse:
         return await self.stub.GetBalance(
