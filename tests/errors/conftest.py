@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from tollmesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from tollmesh.chain.v1 import chain_pb2_grpc
-from tollmesh.credits.v1 import credits_pb2_grpc
+from tollmesh.credits.v1 import credits_pb2_grpc, leases_pb2_grpc
 from tollmesh.edge.v1 import edge_pb2_grpc
 
 from services.cli.mesh.local_mesh import INBOX_ADDRESS, LocalMesh
@@ -47,6 +47,10 @@ class Wire:
     @property
     def credits(self) -> Any:  # noqa: ANN401 (the async stub)
         return credits_pb2_grpc.CreditServiceStub(self.channel("credits"))
+
+    @property
+    def leases(self) -> Any:  # noqa: ANN401 (the async stub)
+        return leases_pb2_grpc.LeaseServiceStub(self.channel("credits"))
 
     @property
     def chain(self) -> Any:  # noqa: ANN401 (the async stub)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import pytest
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollmesh.auth.v1 import auth_pb2 as auth
 from tollmesh.chain.v1 import chain_pb2 as chain
@@ -29,33 +27,14 @@ from services.credits.errors import ERRORS as CREDITS_ERRORS
 from services.edge.errors import ERRORS as EDGE_ERRORS
 from services.rpc.errors import COMMON
 from tests.errors.conftest import MAX_OBJECT_BYTES, PIN_BYTES, Wire, paying
+from tests.errors.provocations import PROVOCATIONS, grant, new_id, provokes
 from tests.support.refusal import Refusal, refused, refused_stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-Provocation = Callable[[Wire], Awaitable[Refusal]]
-PROVOCATIONS: dict[str, Provocation] = {}
 # Provoked in test_any_service.py, on a server whose handlers do what a good service never does.
 ELSEWHERE = {"INTERNAL", "OVERLOADED", "SHUTTING_DOWN", "DEADLINE_EXCEEDED", "STORE_UNAVAILABLE"}
 ELSEWHERE |= {"DEPENDENCY_UNAVAILABLE"}
-LARGEST = (1 << 63) - 1
-
-
-def provokes(reason: str) -> Callable[[Provocation], Provocation]:
-    def register(provocation: Provocation) -> Provocation:
-        PROVOCATIONS[reason] = provocation
-        return provocation
-
-    return register
-
-
-def _id() -> str:
-    return secrets.token_hex(8)
-
-
-def _grant(account: str, amount: int = 1, request_id: str | None = None) -> credit.GrantRequest:
-    request_id = _id() if request_id is None else request_id
-    return credit.GrantRequest(request_id=request_id, account_id=account, amount=amount)
 
 
 def _authorize(key: str, action: auth.Action.ValueType = auth.ACTION_DOWNLOAD) -> Any:  # noqa: ANN401 (a message)
@@ -68,7 +47,7 @@ async def _upload(messages: list[Any]) -> AsyncIterator[Any]:
 
 
 def _publication(size: int, *data: bytes, network: str = NETWORK) -> AsyncIterator[Any]:
-    header = chain.PublishObjectHeader(request_id=_id(), network=network, size_bytes=size)
+    header = chain.PublishObjectHeader(request_id=new_id(), network=network, size_bytes=size)
     parts = [chain.PublishObjectRequest(data=part) for part in data]
     return _upload([chain.PublishObjectRequest(header=header), *parts])
 
@@ -85,13 +64,13 @@ async def _published(wire: Wire, data: bytes) -> str:
 
 @provokes("INVALID_ARGUMENT")
 async def _(wire: Wire) -> Refusal:
-    return await refused(wire.credits.Grant(_grant("", amount=-1)))
+    return await refused(wire.credits.Grant(grant("", amount=-1)))
 
 
 @provokes("REQUEST_ID_REUSED")
 async def _(wire: Wire) -> Refusal:
-    await wire.credits.Grant(_grant("reuser", 1, "same"))
-    return await refused(wire.credits.Grant(_grant("reuser", 2, "same")))
+    await wire.credits.Grant(grant("reuser", 1, "same"))
+    return await refused(wire.credits.Grant(grant("reuser", 2, "same")))
 
 
 @provokes("PAGE_TOKEN_INVALID")
@@ -133,7 +112,7 @@ async def _(wire: Wire) -> Refusal:
 @provokes("CREDENTIAL_REVOKED")
 async def _(wire: Wire) -> Refusal:
     key = await wire.key(await wire.tenant())
-    revocation = auth.RevokeApiKeyRequest(request_id=_id(), key_id=key.api_key.key_id)
+    revocation = auth.RevokeApiKeyRequest(request_id=new_id(), key_id=key.api_key.key_id)
     await wire.accounts.RevokeApiKey(revocation)
     return await refused(wire.auth.Authorize(_authorize(key.credential)))
 
@@ -147,7 +126,7 @@ async def _(wire: Wire) -> Refusal:
 async def _state(wire: Wire, state: auth.AccountState.ValueType) -> tuple[str, str]:
     tenant = await wire.tenant()
     request = auth.SetAccountStateRequest(
-        request_id=_id(), account_id=tenant.account_id, state=state
+        request_id=new_id(), account_id=tenant.account_id, state=state
     )
     await wire.accounts.SetAccountState(request)
     return tenant.account_id, tenant.key
@@ -172,7 +151,7 @@ async def _(wire: Wire) -> Refusal:
 
 @provokes("API_KEY_NOT_FOUND")
 async def _(wire: Wire) -> Refusal:
-    request = auth.RevokeApiKeyRequest(request_id=_id(), key_id="nokey")
+    request = auth.RevokeApiKeyRequest(request_id=new_id(), key_id="nokey")
     return await refused(wire.accounts.RevokeApiKey(request))
 
 
@@ -180,57 +159,9 @@ async def _(wire: Wire) -> Refusal:
 async def _(wire: Wire) -> Refusal:
     account, _ = await _state(wire, auth.ACCOUNT_STATE_CLOSED)
     request = auth.SetAccountStateRequest(
-        request_id=_id(), account_id=account, state=auth.ACCOUNT_STATE_ACTIVE
+        request_id=new_id(), account_id=account, state=auth.ACCOUNT_STATE_ACTIVE
     )
     return await refused(wire.accounts.SetAccountState(request))
-
-
-@provokes("INSUFFICIENT_CREDIT")
-async def _(wire: Wire) -> Refusal:
-    request = credit.DebitRequest(request_id=_id(), account_id="poor", amount=1)
-    return await refused(wire.credits.Debit(request))
-
-
-@provokes("HOLD_NOT_FOUND")
-async def _(wire: Wire) -> Refusal:
-    request = credit.ReleaseRequest(request_id=_id(), account_id="someone", hold_id="nohold")
-    return await refused(wire.credits.Release(request))
-
-
-@provokes("HOLD_NOT_OPEN")
-async def _(wire: Wire) -> Refusal:
-    await wire.credits.Grant(_grant("holder", 10))
-    reservation = credit.ReserveRequest(
-        request_id=_id(), account_id="holder", amount=5, time_to_live=Duration(seconds=60)
-    )
-    hold = (await wire.credits.Reserve(reservation)).hold.hold_id
-
-    def release() -> Awaitable[Any]:
-        request = credit.ReleaseRequest(request_id=_id(), account_id="holder", hold_id=hold)
-        released: Awaitable[Any] = wire.credits.Release(request)
-        return released
-
-    await release()
-    return await refused(release())
-
-
-@provokes("METER_UNKNOWN")
-async def _(wire: Wire) -> Refusal:
-    metered = credit.MeteredQuantity(meter="moonlight", quantity=1)
-    request = credit.DebitRequest(request_id=_id(), account_id="someone", metered=metered)
-    return await refused(wire.credits.Debit(request))
-
-
-@provokes("AMOUNT_OUT_OF_RANGE")
-async def _(wire: Wire) -> Refusal:
-    await wire.credits.Grant(_grant("rich", LARGEST))
-    return await refused(wire.credits.Grant(_grant("rich", LARGEST)))
-
-
-@provokes("VERSION_UNKNOWN")
-async def _(wire: Wire) -> Refusal:
-    request = credit.GetBalanceRequest(account_id="someone", at_least_version=str(1 << 60))
-    return await refused(wire.credits.GetBalance(request))
 
 
 @provokes("NETWORK_NOT_FOUND")
@@ -320,7 +251,7 @@ async def _(wire: Wire) -> Refusal:
 async def _(wire: Wire) -> Refusal:
     tenant = await wire.tenant()
     cid = str(Cid.of(b"never pinned"))
-    request = edge.UnpinObjectRequest(request_id=_id(), network=NETWORK, cid=cid)
+    request = edge.UnpinObjectRequest(request_id=new_id(), network=NETWORK, cid=cid)
     return await refused(wire.edge.UnpinObject(request, metadata=paying(tenant)))
 
 
@@ -328,7 +259,7 @@ async def _(wire: Wire) -> Refusal:
 async def _(wire: Wire) -> Refusal:
     tenant = await wire.tenant(credit=1_000_000)
     cid = await _published(wire, os.urandom(PIN_BYTES + 1))
-    request = edge.PinObjectRequest(request_id=_id(), network=NETWORK, cid=cid)
+    request = edge.PinObjectRequest(request_id=new_id(), network=NETWORK, cid=cid)
     return await refused(wire.edge.PinObject(request, metadata=paying(tenant)))
 
 
