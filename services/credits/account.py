@@ -232,7 +232,6 @@ class Account:
 
         ``grant`` and ``sources`` as ``lots.sources`` gives them.
         """
-        self._changed = True
         purse = self.purse(currency)
         fields: tuple[object, ...] = (
             int(kind),
@@ -249,6 +248,11 @@ class Account:
         )
         if shortfall or free or refunded or sources or count:
             fields += (shortfall, free, refunded, sources, count)
+        return self.append_entry(fields)
+
+    def append_entry(self, fields: tuple[object, ...]) -> int:
+        """Writes an ``Entry`` of these fields (the last ones with a default may be left out)."""
+        self._changed = True
         wallet = self.wallet
         wallet.sequence = number = wallet.sequence + 1
         key = self._entries + pack((number,))

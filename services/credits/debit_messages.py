@@ -63,20 +63,17 @@ def _fill(response: pb.DebitResponse, account_id: str, applied: Applied) -> None
     response.entry_id = entry_name(answer.number)
     response.amount = answer.amount
     response.version = str(version)
-    if replayed:
-        response.replayed = True
-    if answer.shortfall:
-        response.shortfall = answer.shortfall
-    _fill_balance(response.balance, account_id, answer)
-
-
-def _fill_balance(balance: pb.Balance, account_id: str, answer: Answer) -> None:
+    balance = response.balance
     balance.account_id = account_id
     balance.currency = answer.currency
     balance.available = answer.available
     balance.granted = answer.granted
     balance.spent = answer.spent
-    # A field that is zero is not set: that is the same message.
+    # A field that is zero need not be set: that is the same message.
+    if replayed:
+        response.replayed = True
+    if answer.shortfall:
+        response.shortfall = answer.shortfall
     if answer.held:
         balance.held = answer.held
     if answer.expired:

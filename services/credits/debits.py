@@ -8,7 +8,7 @@ from typing import NamedTuple
 from services.credits import lots
 from services.credits.account import Account
 from services.credits.errors import invalid
-from services.credits.records import ALLOWANCES, Answer, EntryKind, Metered
+from services.credits.records import ALLOWANCES, Answer, EntryKind, Metered, Purse
 from services.credits.tariff import Rates, Tariff, cost
 
 DEFAULT_CURRENCY = "credit"
@@ -49,6 +49,54 @@ def debit(account: Account, request: Debit, tariff: Tariff) -> Answer:
     Raises ``InsufficientCreditError``, ``MeterUnknownError``, ``AmountOutOfRangeError`` and
     ``InvalidArgumentError`` (a currency that is not the tariff's).
     """
+    price = request.price
+    if type(price) is int:
+        currency = request.currency or DEFAULT_CURRENCY
+        purse = account.wallet.purses.get(currency)
+        if purse is not None and purse.head and purse.head[0].remaining > price:
+            return _debit_first_lot(account, purse, currency, price, request)
+    return _debit(account, request, tariff)
+
+
+def _debit_first_lot(
+    account: Account, purse: Purse, currency: str, amount: int, request: Debit
+) -> Answer:
+    """What ``_debit`` does when one lot is enough, as nearly always: the shortest way."""
+    lot = purse.head[0]
+    lot.remaining -= amount
+    purse.available -= amount
+    purse.spent += amount
+    number = account.append_entry(
+        (
+            _DEBIT,
+            currency,
+            amount,
+            purse.available,
+            purse.held,
+            account.now_us,
+            request.request_id,
+            0,
+            lot.number if amount else 0,
+            None,
+            request.resource,
+        )
+    )
+    return Answer(
+        number,
+        amount,
+        currency,
+        purse.available,
+        purse.held,
+        purse.granted,
+        purse.spent,
+        purse.expired,
+        None,
+        purse.voided,
+        purse.overdraft_limit,
+    )
+
+
+def _debit(account: Account, request: Debit, tariff: Tariff) -> Answer:
     price = priced(account, request.price, request.currency, tariff)
     currency = price.currency
     amount = account.payable(currency, price.amount, shortfall=price.shadow)
@@ -112,4 +160,5 @@ def _allowance_key(account: Account, meter: str, rates: Rates) -> bytes:
     return _counter_key(account.account_id, meter, int(rates.free_period), first_day)
 
 
+_DEBIT = int(EntryKind.DEBIT)
 _counter_key = lru_cache(4096)(ALLOWANCES.key)
