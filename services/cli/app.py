@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from services.cli import accounts, credit, files, keys, local
+from services.cli import accounts, billing, credit, files, keys, local
 
 app = typer.Typer(
     name="tollmesh",
@@ -22,6 +22,7 @@ app.add_typer(keys.app, name="key")
 app.command()(credit.grant)
 app.command()(credit.balance)
 app.command()(credit.ledger)
+app.add_typer(billing.app, name="credit")
 app.command()(files.publish)
 app.command()(files.get)
 app.command()(files.status)

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from tollmesh.auth.v1.auth_pb2_grpc import AccountServiceStub
 from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
+from tollmesh.credits.v1.ledger_pb2_grpc import LedgerServiceStub
 
 from services.auth import errors as auth_errors
 from services.cli.failure import MISUSED, CommandError
@@ -26,6 +27,7 @@ from services.rpc.client import connect
 if TYPE_CHECKING:
     from tollmesh.auth.v1.auth_pb2_grpc import AccountServiceAsyncStub
     from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
+    from tollmesh.credits.v1.ledger_pb2_grpc import LedgerServiceAsyncStub
 
 T = TypeVar("T")
 
@@ -73,5 +75,15 @@ def with_credits(use: Callable[[CreditServiceAsyncStub], Awaitable[T]]) -> T:
     async def call() -> T:
         async with connect(described("credits_target"), errors=credits_errors.ERRORS) as channel:
             return await use(CreditServiceStub(channel))
+
+    return asyncio.run(call())
+
+
+def with_ledger(use: Callable[[LedgerServiceAsyncStub], Awaitable[T]]) -> T:
+    """Runs ``use`` with a stub of the ledger service. Raises its errors."""
+
+    async def call() -> T:
+        async with connect(described("credits_target"), errors=credits_errors.ERRORS) as channel:
+            return await use(LedgerServiceStub(channel))
 
     return asyncio.run(call())

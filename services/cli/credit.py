@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,10 +10,21 @@ from tollmesh.credits.v1 import credits_pb2 as pb
 
 from services.cli import output
 from services.cli.connection import described, new_request_id, with_credits
+from services.cli.failure import MISUSED, CommandError
 from services.cli.options import Expires, Json, Limit, RequestId, moment, shown
 
 if TYPE_CHECKING:
     from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
+
+
+class Period(StrEnum):
+    """How often a grant is refilled."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
+
 
 Account = Annotated[
     str | None, typer.Option(help="The account's id; the local mesh's own unless given.")
@@ -22,15 +34,27 @@ Currency = Annotated[str, typer.Option(help="The currency.")]
 
 def grant(
     amount: Annotated[int, typer.Argument(min=1, help="How many credits.")],
+    *,
     account: Account = None,
     currency: Currency = "credit",
     expires: Expires = None,
     priority: Annotated[int, typer.Option(help="Lower is spent first.")] = 0,
     resource: Annotated[str, typer.Option(help="A note for the ledger: an invoice, say.")] = "",
+    every: Annotated[
+        Period | None, typer.Option(help="Refill it each day, week, month or year.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="When the refills end: a time, as for --expires.")
+    ] = None,
+    rollover: Annotated[
+        int, typer.Option(min=0, help="How much unspent credit goes into the next period.")
+    ] = 0,
     request_id: RequestId = None,
     json: Json = False,
 ) -> None:
-    """Add credit to an account."""
+    """Add credit to an account, once or each period."""
+    if every is None and (until or rollover):
+        raise CommandError("--until and --rollover go with --every", MISUSED)
     request = pb.GrantRequest(
         request_id=request_id or new_request_id(),
         account_id=account or described("account"),
@@ -40,8 +64,13 @@ def grant(
         expire_time=moment(expires) if expires else None,
         resource=resource,
     )
+    if every is not None:
+        request.recurrence.period = pb.RefillPeriod.Value(f"REFILL_PERIOD_{every.name}")
+        request.recurrence.max_rollover = rollover
+        if until:
+            request.recurrence.end_time.CopyFrom(moment(until))
     answer = with_credits(lambda credits: credits.Grant(request))
-    output.as_json(answer) if json else _balance_table(answer.balance)
+    output.as_json(answer) if json else balance_table(answer.balance)
 
 
 def balance(account: Account = None, currency: Currency = "credit", json: Json = False) -> None:
@@ -51,7 +80,7 @@ def balance(account: Account = None, currency: Currency = "credit", json: Json =
     if json:
         output.as_json(answer)
         return
-    _balance_table(answer.balance)
+    balance_table(answer.balance)
     rows = [
         (
             grant.grant_id,
@@ -59,10 +88,12 @@ def balance(account: Account = None, currency: Currency = "credit", json: Json =
             grant.remaining,
             grant.priority,
             shown(grant.expire_time, present=grant.HasField("expire_time")),
+            shown(grant.next_refill_time, present=grant.HasField("next_refill_time")),
         )
         for grant in answer.grants
     ]
-    output.table("Grants", ("grant", "amount", "remaining", "priority", "expires"), rows)
+    columns = ("grant", "amount", "remaining", "priority", "expires", "refilled")
+    output.table("Grants", columns, rows)
 
 
 def ledger(
@@ -98,10 +129,27 @@ def ledger(
         ledger_table(found)
 
 
+def balance_table(balance: pb.Balance) -> None:
+    """Prints a balance for people."""
+    columns = ("account", "currency", "available", "held", "granted", "spent", "expired", "voided")
+    row = (
+        balance.account_id,
+        balance.currency,
+        balance.available,
+        balance.held,
+        balance.granted,
+        balance.spent,
+        balance.expired,
+        balance.voided,
+    )
+    output.table("Balance", columns, [row])
+
+
 def ledger_table(entries: list[pb.Entry]) -> None:
     """Prints ledger entries for people."""
     rows = [
         (
+            entry.entry_id.lstrip("0"),
             f"{entry.create_time.ToDatetime():%H:%M:%S}",
             output.short_name(pb.EntryKind.Name(entry.kind), "ENTRY_KIND_"),
             entry.amount,
@@ -112,7 +160,7 @@ def ledger_table(entries: list[pb.Entry]) -> None:
         )
         for entry in entries
     ]
-    columns = ("time", "kind", "amount", "available", "held", "metered", "for")
+    columns = ("entry", "time", "kind", "amount", "available", "held", "metered", "for")
     output.table("Ledger", columns, rows)
 
 
@@ -123,17 +171,3 @@ def _metered(entry: pb.Entry) -> str:
     result = output.short_name(pb.CacheResult.Name(metered.cache_result), "CACHE_RESULT_")
     suffix = "" if metered.cache_result == pb.CACHE_RESULT_UNSPECIFIED else f" {result}"
     return f"{metered.meter}{suffix} {metered.quantity:,}"
-
-
-def _balance_table(balance: pb.Balance) -> None:
-    columns = ("account", "currency", "available", "held", "granted", "spent", "expired")
-    row = (
-        balance.account_id,
-        balance.currency,
-        balance.available,
-        balance.held,
-        balance.granted,
-        balance.spent,
-        balance.expired,
-    )
-    output.table("Balance", columns, [row])

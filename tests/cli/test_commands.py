@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,19 @@ class Cli:
     """Runs ``tollmesh`` with a home of its own."""
 
     home: Path
+    variables: dict[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "services.cli", *map(str, arguments)],
             capture_output=True,
             text=True,
-            env={**os.environ, "TOLLMESH_HOME": str(self.home), "COLUMNS": "200"},
+            env={
+                **os.environ,
+                "TOLLMESH_HOME": str(self.home),
+                "COLUMNS": "200",
+                **self.variables,
+            },
             timeout=120,
         )
         assert done.returncode == status, f"{arguments}\n{done.stdout}\n{done.stderr}"
@@ -130,6 +136,44 @@ def test_credit_is_granted_once_a_request_id_and_stands_in_the_ledger(cli: Cli) 
     assert "500" in people
 
 
+def test_a_grant_may_recur_and_be_voided(cli: Cli) -> None:
+    account = cli.json("account", "create")["account"]["account_id"]
+    recurring = ("--every", "month", "--rollover", "20", "--until", "2099-01-01")
+    granted = cli.json("grant", "100", "--account", account, *recurring)
+    cli.run("grant", "100", "--account", account, "--rollover", "20", status=failure.MISUSED)
+    assert "never" not in cli.run("balance", "--account", account).stdout
+    grant_id = granted["grant_id"]
+    voided = cli.json("credit", "void", grant_id, "--account", account, "--why", "a mistake")
+    assert voided["amount"] == voided["balance"]["voided"] == "100"
+    again = cli.run("credit", "void", grant_id, "--account", account, status=failure.FAILED)
+    assert "VOIDED" in again.stderr
+    assert "a mistake" in cli.run("ledger", "--account", account).stdout
+
+
+def test_an_account_may_owe_and_a_debit_be_refunded(cli: Cli, file: Path) -> None:
+    account = cli.json("account", "create")["account"]["account_id"]
+    key = cli.json("key", "create", account)["credential"]
+    terms = ("credit", "terms", "--account", account)
+    assert cli.json(*terms)["overdraft_limit"] == "0"
+    set_terms = cli.json(*terms, "--overdraft-limit", "1000000000", "--no-shadow")
+    assert set_terms == cli.json(*terms)
+    assert "1,000,000,000" in cli.run(*terms).stdout
+    edge = json.loads((cli.home / "mesh.json").read_text())["edge_url"]
+    owner = Cli(cli.home, {"TOLLMESH_KEY": key, "TOLLMESH_EDGE_URL": edge})
+    owner.json("publish", file, "--wait", "published")
+    (paid,) = [
+        entry
+        for entry in cli.json("ledger", "--account", account)["entries"]
+        if entry["kind"] in {"ENTRY_KIND_DEBIT", "ENTRY_KIND_CAPTURE"}
+    ]
+    owed = cli.json("balance", "--account", account)["balance"]
+    assert int(owed["available"]) == -int(paid["amount"])
+    refunded = cli.json("credit", "refund", paid["entry_id"], "--account", account)
+    assert refunded["amount"] == paid["amount"]
+    assert refunded["balance"]["available"] == "0"
+    assert "none" in cli.run("credit", "holds", "--account", account).stdout
+
+
 def test_too_little_credit_is_a_status_of_its_own(cli: Cli, file: Path) -> None:
     account = cli.json("account", "create")["account"]["account_id"]
     key = cli.json("key", "create", account)["credential"]
@@ -160,7 +204,8 @@ def test_a_second_up_finds_the_running_mesh(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["account"], ["key"], ["grant"], ["publish"], ["get"], ["cid"], ["up"]]
+    "command",
+    [[], ["account"], ["key"], ["grant"], ["credit"], ["publish"], ["get"], ["cid"], ["up"]],
 )
 def test_every_command_explains_itself(command: list[str], tmp_path: Path) -> None:
     printed = Cli(tmp_path).run(*command, "--help").stdout
