@@ -14,7 +14,6 @@ from services.credits.debits import Debit
 from services.credits.messages import price_of
 from services.credits.names import entry_name
 from services.credits.parcels import Applied
-from services.credits.records import Answer
 from services.rpc.errors import ServiceError
 from services.store.requests import fingerprint
 

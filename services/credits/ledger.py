@@ -6,7 +6,7 @@ a transaction (``grants``, ``debits``, ``holds``, ``settlement``, ``queries``).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from services.credits.grants import Grant, VoidGrant, grant, void_grant
 from services.credits.hold_pages import HoldPage
 from services.credits.holds import ExtendHold, HoldTerms, Release, Reserve, extend, release, reserve
 from services.credits.leases import OpenLease, SettleLease, open_lease, settle_lease
-from services.credits.parcels import Applied, DebitTerms, Parcels, collected, group_of, outcome_of
+from services.credits.parcels import Applied, DebitTerms, Parcels, collected, group_of
 from services.credits.queries import BalanceView, EntryPage, UsageLines
 from services.credits.records import Answer, Metered, decode_answer
 from services.credits.refunds import Refund, refund
@@ -80,13 +80,9 @@ class Ledger:
         """Reverses a debit or capture."""
         return await self._apply(request, partial(refund, request=request))
 
-    async def debit(self, request: Debit) -> Applied:
+    def debit(self, request: Debit) -> Awaitable[Applied]:
         """Takes credit."""
-        committed = await self._parcels.add(request)
-        outcome = outcome_of(committed.result[0], committed.version)
-        if isinstance(outcome, ServiceError):
-            raise outcome
-        return outcome
+        return self._parcels.add(request)
 
     async def reserve(self, request: Reserve) -> Applied:
         """Sets credit aside."""

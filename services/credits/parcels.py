@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from services.credits.account import Account, wallet_key
 from services.credits.debits import Debit, debit
-from services.credits.records import Answer, Metered, decode_answer
+from services.credits.records import Answer, decode_answer
 from services.credits.settlement import catch_up
 from services.credits.tariff import Tariff
 from services.rpc.errors import RequestIdReusedError as ReusedError
@@ -42,8 +42,8 @@ Half of the store's limit: an account may have more to do than to debit.
 """
 MAX_WAITING = 50_000
 """Debits that wait for their commit; beyond it ``StoreOverloadedError``."""
-_PLAIN_BYTES = 1_000
-"""More than a debit with short names reads and writes, its account's wallet included."""
+DEBIT_BYTES = 900
+"""What a debit reads and writes about at most, its resource aside; a wallet may be larger."""
 
 
 class Applied(NamedTuple):
@@ -68,8 +68,8 @@ Done = tuple[Answer, bool]
 """The answer to a mutation, and whether the request had it before."""
 Result = Done | Exception | None
 """Of one debit; None: its account must be settled first."""
-Waiter = asyncio.Future[Committed[list[Result]]]
-"""Outcomes to come, in order."""
+Share = asyncio.Future[tuple[list[Result], int]]
+"""Results to come, in order, and the version at which they are visible."""
 
 
 @lru_cache(maxsize=8192)
@@ -92,17 +92,17 @@ class Parcels:
         self._under_way: set[asyncio.Task[None]] = set()
         self._waiting = 0
 
-    def add(self, request: Debit) -> Waiter:
-        """Sends a debit on its way.
+    def add(self, request: Debit) -> asyncio.Future[Applied]:
+        """Sends a debit on its way; the future has its outcome or error.
 
         Raises ``StoreOverloadedError`` (nothing was done). A caller that gives up leaves its debit
         on its way.
         """
         self._admit(1)
-        return self._with_room(group_of(request.account_id), request).wait_for(1)
+        return self._with_room(group_of(request.account_id), request).single()
 
-    def add_all(self, requests: Sequence[Debit]) -> list[tuple[Waiter, list[int]]]:
-        """Sends many on their way; as ``add``. Gives the indexes of each waiter's debits.
+    def add_all(self, requests: Sequence[Debit]) -> list[tuple[Share, list[int]]]:
+        """Sends many on their way; as ``add``. Gives the indexes of each share's debits.
 
         Those of an account are applied in their order.
         """
@@ -115,7 +115,7 @@ class Parcels:
                 shares[parcel] = [index]
             else:
                 share.append(index)
-        return [(parcel.wait_for(len(share)), share) for parcel, share in shares.items()]
+        return [(parcel.share(len(share)), share) for parcel, share in shares.items()]
 
     def _admit(self, count: int) -> None:
         if self._waiting + count > MAX_WAITING:
@@ -124,7 +124,7 @@ class Parcels:
 
     def _with_room(self, group: str, request: Debit) -> Parcel:
         """The parcel of a group with the debit in it."""
-        size_bytes = size_of(request)
+        size_bytes = DEBIT_BYTES + 4 * len(request.resource)
         parcel = self._open.get(group)
         if parcel is None or parcel.size_bytes + size_bytes > OPERATION_BYTES:
             loop = asyncio.get_running_loop()
@@ -192,8 +192,9 @@ class Parcel:
     __slots__ = (
         "_among",
         "_keys",
+        "_shares",
+        "_singles",
         "_terms",
-        "_waiters",
         "debits",
         "group",
         "loop",
@@ -220,7 +221,8 @@ class Parcel:
         self._terms = terms
         self._among = among
         self._keys: list[bytes] = []
-        self._waiters: list[tuple[Waiter, int]] = []
+        self._singles: list[tuple[asyncio.Future[Applied], int]] = []
+        self._shares: list[tuple[Share, int, int]] = []
 
     def add(self, request: Debit, size_bytes: int) -> None:
         """Takes a debit in."""
@@ -228,10 +230,16 @@ class Parcel:
         self.debits.append(request)
         self._keys.append(self._terms.requests.key(request.request_id))
 
-    def wait_for(self, count: int) -> Waiter:
-        """The outcomes of the last ``count`` debits, to come; say it before others are added."""
-        waiter: Waiter = self.loop.create_future()
-        self._waiters.append((waiter, count))
+    def single(self) -> asyncio.Future[Applied]:
+        """The outcome of the last debit, to come."""
+        waiter: asyncio.Future[Applied] = self.loop.create_future()
+        self._singles.append((waiter, len(self.debits) - 1))
+        return waiter
+
+    def share(self, count: int) -> Share:
+        """The results of the last ``count`` debits, to come."""
+        waiter: Share = self.loop.create_future()
+        self._shares.append((waiter, len(self.debits) - count, len(self.debits)))
         return waiter
 
     def seal(self) -> None:
@@ -282,17 +290,24 @@ class Parcel:
     def answer(self, committed: Committed[list[Result]]) -> None:
         """Tells everybody who waits for results that are there."""
         results, version = committed.result, committed.version
-        start = 0
-        for waiter, count in self._waiters:
-            end = start + count
+        for single, index in self._singles:
+            result = results[index]
+            if single.done():  # its caller was cancelled
+                continue
+            if isinstance(result, tuple):
+                single.set_result(Applied(result[0], result[1], version))
+            elif result is not None:
+                single.set_exception(result)
+        for share, start, end in self._shares:
             part = results[start:end]
-            if not waiter.done() and None not in part:  # done: its caller was cancelled
-                waiter.set_result(Committed(part, version))
-            start = end
+            if not share.done() and None not in part:
+                share.set_result((part, version))
 
     def fail(self, error: Exception) -> None:
         """Tells everybody who waits that nothing is known to be done."""
-        for waiter, _ in self._waiters:
+        waiters: list[asyncio.Future[Any]] = [waiter for waiter, _ in self._singles]
+        waiters += [waiter for waiter, _, _ in self._shares]
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error)
                 waiter.exception()  # not a fault if its caller has gone
@@ -306,7 +321,7 @@ class Parcel:
 
 
 async def collected(
-    shares: Sequence[tuple[Waiter, list[int]]], count: int
+    shares: Sequence[tuple[Share, list[int]]], count: int
 ) -> list[Applied | ServiceError]:
     """The outcomes of ``count`` debits in their order, from what ``add_all`` gave.
 
@@ -314,11 +329,11 @@ async def collected(
     """
     outcomes: list[Applied | ServiceError] = [ReusedError()] * count  # each is replaced
     failure: Exception | None = None
-    for waiter, indexes in shares:
+    for share, indexes in shares:
         try:
-            committed = await waiter
-            for index, result in zip(indexes, committed.result, strict=True):
-                outcomes[index] = outcome_of(result, committed.version)
+            results, version = await share
+            for index, result in zip(indexes, results, strict=True):
+                outcomes[index] = outcome_of(result, version)
         except Exception as error:  # noqa: BLE001 (it is raised below)
             failure = failure or error
     if failure is not None:
@@ -333,10 +348,3 @@ def outcome_of(result: Result, version: int) -> Applied | ServiceError:
     if isinstance(result, ServiceError):
         return result
     raise result or LookupError("a debit without a result")
-
-
-def size_of(request: Debit) -> int:
-    """More than what a debit reads and writes: keys and values with these names in them."""
-    meter = len(request.price.meter) if isinstance(request.price, Metered) else 0
-    names = 6 * len(request.account_id) + 3 * len(request.request_id) + 4 * meter
-    return _PLAIN_BYTES + names + 4 * len(request.resource)

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import NamedTuple
 
 from services.credits.debits import Debit
-from services.credits.parcels import Applied, Parcels, Waiter, collected
+from services.credits.parcels import Applied, Parcels, Share, collected
 from services.rpc.errors import ServiceError
 
 WINDOW = 4_000
@@ -32,10 +32,10 @@ class _Part(NamedTuple):
     """A message's debits, on their way."""
 
     debits: Sequence[Debit]
-    shares: list[tuple[Waiter, list[int]]]
+    shares: list[tuple[Share, list[int]]]
 
     def is_done(self) -> bool:
-        return all(waiter.done() for waiter, _ in self.shares)
+        return all(share.done() for share, _ in self.shares)
 
 
 class DebitStream:
