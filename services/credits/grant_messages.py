@@ -6,10 +6,10 @@ from tollmesh.credits.v1 import credits_pb2 as pb
 
 from services.credits.debits import DEFAULT_CURRENCY
 from services.credits.grants import Grant, Recurrence, VoidGrant
-from services.credits.messages import balance_after, moment_us, timestamp
+from services.credits.messages import balance_after, moment_us
 from services.credits.names import entry_name, grant_name
 from services.credits.parcels import Applied
-from services.credits.records import NEVER_US, GrantTerms, RefillPeriod
+from services.credits.records import NEVER_US, RefillPeriod
 from services.credits.refunds import Refund
 from services.store.requests import fingerprint
 
@@ -82,16 +82,6 @@ def refund_response(account_id: str, applied: Applied) -> pb.RefundResponse:
         version=str(applied.version),
         replayed=applied.replayed,
     )
-
-
-def set_recurrence(grant: pb.GrantBalance, terms: GrantTerms) -> None:
-    """Says in a grant's balance how it is refilled, and when next."""
-    grant.recurrence.period = pb.RefillPeriod.ValueType(terms.period)
-    grant.recurrence.max_rollover = terms.max_rollover
-    if terms.end_us != NEVER_US:
-        grant.recurrence.end_time.CopyFrom(timestamp(terms.end_us))
-    if terms.next_refill_us != NEVER_US:
-        grant.next_refill_time.CopyFrom(timestamp(terms.next_refill_us))
 
 
 def _recurrence(recurrence: pb.Recurrence) -> Recurrence:

@@ -13,8 +13,10 @@ from services.credits.queries import BalanceView, UsageLine
 from services.credits.records import (
     MAX_AMOUNT,
     NEVER_US,
+    OVERDRAFT_LOT,
     Answer,
     Entry,
+    GrantTerms,
     Lot,
     Metered,
 )
@@ -90,7 +92,9 @@ def balance_response(account_id: str, currency: str, view: BalanceView) -> pb.Ge
             voided=purse.voided,
             overdraft_limit=purse.overdraft_limit,
         ),
-        grants=[_grant_balance(account_id, lot) for lot in view.lots],
+        grants=[
+            _grant_balance(account_id, lot, view.recurring.get(lot.number)) for lot in view.lots
+        ],
         version=str(view.version),
     )
 
@@ -150,12 +154,25 @@ def _metered_message(metered: Metered | None) -> pb.MeteredQuantity | None:
     )
 
 
-def _grant_balance(account_id: str, lot: Lot) -> pb.GrantBalance:
-    return pb.GrantBalance(
-        grant_id=grant_name(account_id, lot.number),
+def _grant_balance(account_id: str, lot: Lot, terms: GrantTerms | None) -> pb.GrantBalance:
+    grant = pb.GrantBalance(
+        grant_id=grant_name(account_id, lot.number) if lot.number != OVERDRAFT_LOT else "",
         amount=lot.amount,
         remaining=lot.remaining,
         priority=lot.priority,
         expire_time=None if lot.expire_us == NEVER_US else timestamp(lot.expire_us),
         create_time=timestamp(lot.create_us),
     )
+    if terms is not None:
+        _set_recurrence(grant, terms)
+    return grant
+
+
+def _set_recurrence(grant: pb.GrantBalance, terms: GrantTerms) -> None:
+    """Says how a grant is refilled, and when next."""
+    grant.recurrence.period = pb.RefillPeriod.ValueType(terms.period)
+    grant.recurrence.max_rollover = terms.max_rollover
+    if terms.end_us != NEVER_US:
+        grant.recurrence.end_time.CopyFrom(timestamp(terms.end_us))
+    if terms.next_refill_us != NEVER_US:
+        grant.next_refill_time.CopyFrom(timestamp(terms.next_refill_us))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from services.credits.account import DAY_US, load_wallet
 from services.credits.errors import AmountOutOfRangeError
+from services.credits.grants import recurring
 from services.credits.lots import Shelf
 from services.credits.records import (
     ENTRIES,
     MAX_AMOUNT,
     USAGE,
     Entry,
+    GrantTerms,
     Lot,
     Purse,
     Usage,
@@ -32,6 +34,8 @@ class BalanceView(NamedTuple):
 
     purse: Purse
     lots: tuple[Lot, ...]
+    recurring: Mapping[int, GrantTerms]
+    """The terms of those that are, or were, refilled; by their numbers."""
     version: int = 0
 
 
@@ -69,7 +73,8 @@ def balance(tx: ReadTransaction, *, account_id: str, currency: str) -> BalanceVi
     """The balance; zeros for what never was."""
     purse = load_wallet(tx, account_id).purses.get(currency, Purse())
     tail = Shelf(account_id, currency).lots(tx) if purse.tail else ()
-    return BalanceView(purse, (*purse.head, *tail))
+    unspent = (*purse.head, *tail)
+    return BalanceView(purse, unspent, recurring(tx, account_id, unspent))
 
 
 def entries(
