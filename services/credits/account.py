@@ -39,7 +39,7 @@ from services.credits.records import (
     decode_wallet,
     entry_digest,
 )
-from services.store.keys import pack
+from services.store.keys import pack_number
 from services.store.port import ReadTransaction, Transaction
 from services.store.records import encode, encode_fields
 
@@ -255,7 +255,7 @@ class Account:
         self._changed = True
         wallet = self.wallet
         wallet.sequence = number = wallet.sequence + 1
-        key = self._entries + pack((number,))
+        key = self._entries + pack_number(number)
         encoded = encode_fields(fields)
         wallet.digest = digest = entry_digest(wallet.digest, key, encoded)
         self.tx.set(key, encoded + digest)

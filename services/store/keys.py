@@ -39,6 +39,12 @@ class Subspace:
         return prefix + b"\x00", prefix + b"\xff"
 
 
+def pack_number(number: int) -> bytes:
+    """What ``pack`` gives for one whole number of at most 63 bits that is not negative."""
+    size = (number.bit_length() + 7) >> 3
+    return _SIZES[size] + number.to_bytes(size, "big")
+
+
 def pack(parts: tuple[Part, ...]) -> bytes:
     """What ``fdb.tuple.pack`` gives for these types."""
     packed = b""

@@ -7,10 +7,12 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import grpc
 from google.protobuf.duration_pb2 import Duration
 from tollmesh.credits.v1 import credits_pb2 as credit
 from tollmesh.credits.v1 import leases_pb2 as lease
 
+from services.rpc.errors import DOMAIN
 from tests.errors.conftest import Wire
 from tests.support.refusal import Refusal, refused
 
@@ -111,6 +113,20 @@ async def _(wire: Wire) -> Refusal:
     debit = credit.DebitRequest(request_id=new_id(), account_id="returner", amount=4)
     entry = (await wire.credits.Debit(debit)).entry_id
     return await refused(wire.credits.Refund(_refund("returner", entry, 5)))
+
+
+@provokes("BATCH_ABORTED")
+async def _(wire: Wire) -> Refusal:
+    debits = [
+        credit.DebitRequest(request_id=new_id(), account_id="poor", amount=amount)
+        for amount in (0, 1)
+    ]
+    batch = credit.BatchDebitRequest(debits=debits, all_or_nothing=True)
+    error = (await wire.credits.BatchDebit(batch)).outcomes[0].error
+    (code,) = (code for code in grpc.StatusCode if code.value[0] == error.code)
+    metadata = dict(error.metadata)
+    # An outcome has no ErrorInfo of its own.
+    return Refusal(code, error.message, error.reason, DOMAIN, metadata, frozenset())
 
 
 @provokes("LEASE_NOT_OWNED")

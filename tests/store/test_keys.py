@@ -4,7 +4,7 @@ from fdb import tuple as fdb_tuple  # type: ignore[import-untyped]  # fdb ships 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.store.keys import Subspace, pack
+from services.store.keys import Subspace, pack, pack_number
 
 PARTS = st.lists(
     st.one_of(
@@ -23,6 +23,11 @@ def test_keys_are_the_bytes_of_the_foundationdb_tuple_layer(
     parts: tuple[str | int | bytes, ...],
 ) -> None:
     assert pack(parts) == fdb_tuple.pack(parts)
+
+
+@given(st.integers(0, (1 << 63) - 1))
+def test_a_number_alone_is_packed_as_a_part(number: int) -> None:
+    assert pack_number(number) == pack((number,))
 
 
 @given(PARTS)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from services.store.records import Record, RecordInvalidError, changed, decoder, encode
+from services.store.records import (
+    Record,
+    RecordInvalidError,
+    WorkingRecord,
+    changed,
+    decoder,
+    encode,
+    encode_fields,
+)
 
 
 class Lot(Record, frozen=True):
@@ -45,3 +53,21 @@ def test_a_record_is_changed_by_copy() -> None:
     assert lot == Lot("a", 1)
     with pytest.raises(AttributeError):
         lot.amount = 3  # type: ignore[misc]  # on purpose
+
+
+class Balance(WorkingRecord):
+    amount: int
+    lots: list[str]
+
+
+def test_a_working_record_is_altered_in_place() -> None:
+    balance = Balance(1, [])
+    balance.amount += 1
+    balance.lots.append("a")
+    assert decoder(Balance)(encode(balance)) == Balance(2, ["a"])
+
+
+def test_fields_are_encoded_as_their_record() -> None:
+    lot = LargerLot("a", 3, 7, ("x",))
+    assert encode_fields(("a", 3, 7, ("x",))) == encode(lot)
+    assert decoder(LargerLot)(encode_fields(("a", 3))) == LargerLot("a", 3)
