@@ -8,12 +8,13 @@ from tollmesh.credits.v1 import leases_pb2 as leases_pb
 
 from services.credits.captures import Capture
 from services.credits.hold_pages import HoldPage
-from services.credits.holds import ExtendHold, Release, Reserve, view
+from services.credits.holds import Release, view
 from services.credits.leases import OpenLease, SettleLease, Spending
 from services.credits.messages import balance_after, price_of, timestamp
 from services.credits.names import entry_name, hold_name
 from services.credits.parcels import Applied
 from services.credits.records import Answer, ExcessRule, ExpiryPolicy, HoldView
+from services.credits.reservations import ExtendHold, Reserve
 from services.store.requests import fingerprint
 
 

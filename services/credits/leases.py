@@ -13,16 +13,9 @@ from services.credits.account import Account
 from services.credits.captures import Line, capturable, finish, take
 from services.credits.debits import DEFAULT_CURRENCY, Price
 from services.credits.errors import invalid
-from services.credits.holds import (
-    HoldTerms,
-    enter_extension,
-    open_hold,
-    prolonged,
-    store,
-    top_up,
-    view,
-)
+from services.credits.holds import HoldTerms, prolonged, store, view
 from services.credits.records import MAX_AMOUNT, Answer, ExcessRule, ExpiryPolicy, Hold, HoldState
+from services.credits.reservations import enter_extension, open_hold, top_up
 
 
 class OpenLease(NamedTuple):

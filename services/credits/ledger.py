@@ -17,12 +17,13 @@ from services.credits.captures import Capture, capture
 from services.credits.debits import Debit, Price
 from services.credits.grants import Grant, VoidGrant, grant, void_grant
 from services.credits.hold_pages import HoldPage
-from services.credits.holds import ExtendHold, HoldTerms, Release, Reserve, extend, release, reserve
+from services.credits.holds import HoldTerms, Release, release
 from services.credits.leases import OpenLease, SettleLease, open_lease, settle_lease
 from services.credits.parcels import Applied, DebitTerms, Parcels, collected, group_of
 from services.credits.queries import BalanceView, EntryPage, UsageLines
 from services.credits.records import Answer, Metered, decode_answer
 from services.credits.refunds import Refund, refund
+from services.credits.reservations import ExtendHold, Reserve, extend, reserve
 from services.credits.settlement import SettlementDueError, opened
 from services.credits.streams import DebitStream, Streamed
 from services.credits.tariff import Tariff

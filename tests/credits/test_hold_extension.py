@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from tollmesh.credits.v1 import credits_pb2 as pb
 
-from services.credits import holds
+from services.credits import reservations
 from services.credits.errors import (
     AccountFullError,
     HoldNotFoundError,
@@ -189,7 +189,7 @@ async def test_open_holds_are_listed_by_their_expiry_in_pages(bob: Account, cloc
 async def test_an_account_has_at_most_so_many_open_holds(
     bob: Account, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holds, "MAX_OPEN_HOLDS", 3)
+    monkeypatch.setattr(reservations, "MAX_OPEN_HOLDS", 3)
     await bob.grant(100)
     made = [(await bob.reserve(1, seconds=5 + number)).hold for number in range(3)]
     with pytest.raises(AccountFullError, match="3 open holds") as refused:

@@ -6,7 +6,7 @@ import pytest
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1 import leases_pb2
 
-from services.credits import holds
+from services.credits import reservations
 from services.credits.errors import (
     HoldNotFoundError,
     HoldNotOpenError,
@@ -249,7 +249,7 @@ async def test_in_shadow_mode_a_lease_has_what_there_is(alice: Account) -> None:
 async def test_a_lease_takes_from_as_many_grants_as_fit(
     bob: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holds, "MAX_HOLD_LOTS", 20)
+    monkeypatch.setattr(reservations, "MAX_HOLD_LOTS", 20)
     for _ in range(50):
         await bob.grant(2)
     answer = await bob.open_lease(100, min_amount=1)
