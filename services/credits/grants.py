@@ -132,6 +132,12 @@ def void_grant(account: Account, request: VoidGrant) -> Answer:
     return account.answer(entry, amount, terms.currency)
 
 
+def keys(account_id: str, grant_id: str) -> tuple[bytes, ...]:
+    """What an operation about a grant reads."""
+    number = grant_number(account_id, grant_id)
+    return () if number is None else (GRANTS.key(account_id, number),)
+
+
 def refill_next(account: Account) -> None:
     """Refills the recurring grant that is due next, if its time has come, for one period."""
     begin, end = REFILLS.range(account.account_id)

@@ -134,6 +134,12 @@ def forget_closed(tx: Transaction, *, now_us: int, limit: int) -> int:
     return len(due)
 
 
+def keys(account_id: str, hold_id: str) -> tuple[bytes, ...]:
+    """What an operation about a hold reads."""
+    number = hold_number(account_id, hold_id)
+    return () if number is None else (HOLDS.key(account_id, number),)
+
+
 def known_hold(account: Account, hold_id: str) -> tuple[int, Hold]:
     """A hold or lease in any state, and its number; raises ``HoldNotFoundError``."""
     number = hold_number(account.account_id, hold_id)

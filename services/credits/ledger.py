@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from functools import partial
 from typing import Protocol, TypeVar
 
-from services.credits import hold_pages, queries, settlement
+from services.credits import grants, hold_pages, holds, queries, refunds, settlement
 from services.credits.account import Account, usage_key, wallet_key
 from services.credits.batches import debit_together
 from services.credits.captures import Capture, capture
@@ -75,11 +75,13 @@ class Ledger:
 
     async def void_grant(self, request: VoidGrant) -> Applied:
         """Takes a grant back."""
-        return await self._apply(request, partial(void_grant, request=request))
+        reads = grants.keys(request.account_id, request.grant_id)
+        return await self._apply(request, partial(void_grant, request=request), reads)
 
     async def refund(self, request: Refund) -> Applied:
         """Reverses a debit or capture."""
-        return await self._apply(request, partial(refund, request=request))
+        reads = refunds.keys(request.account_id, request.entry_id)
+        return await self._apply(request, partial(refund, request=request), reads)
 
     def debit(self, request: Debit) -> Awaitable[Applied]:
         """Takes credit."""
@@ -92,12 +94,14 @@ class Ledger:
     async def capture(self, request: Capture) -> Applied:
         """Debits a hold."""
         work = partial(capture, request=request, terms=self._hold_terms)
-        return await self._apply(request, work, request.price)
+        reads = holds.keys(request.account_id, request.hold_id)
+        return await self._apply(request, work, reads, request.price)
 
     async def extend_hold(self, request: ExtendHold) -> Applied:
         """Prolongs a hold."""
         work = partial(extend, request=request, tariff=self._tariff)
-        return await self._apply(request, work)
+        reads = holds.keys(request.account_id, request.hold_id)
+        return await self._apply(request, work, reads)
 
     async def open_lease(self, request: OpenLease) -> Applied:
         """Sets credit aside for an owner."""
@@ -106,12 +110,14 @@ class Ledger:
     async def settle_lease(self, request: SettleLease) -> Applied:
         """Captures what the owner of a lease spent."""
         work = partial(settle_lease, request=request, terms=self._hold_terms)
-        return await self._apply(request, work)
+        reads = holds.keys(request.account_id, request.hold_id)
+        return await self._apply(request, work, reads)
 
     async def release(self, request: Release) -> Applied:
         """Gives a hold back."""
         work = partial(release, request=request, terms=self._hold_terms)
-        return await self._apply(request, work)
+        reads = holds.keys(request.account_id, request.hold_id)
+        return await self._apply(request, work, reads)
 
     async def hold(self, account_id: str, hold_id: str, at_least: int = 0) -> HoldPage:
         """One hold in any state; raises ``HoldNotFoundError``."""
@@ -190,7 +196,11 @@ class Ledger:
         await self._settle(account_id, self._now_us())
 
     async def _apply(
-        self, request: _Mutation, work: Callable[[Account], Answer], price: Price = 0
+        self,
+        request: _Mutation,
+        work: Callable[[Account], Answer],
+        more_reads: tuple[bytes, ...] = (),
+        price: Price = 0,
     ) -> Applied:
         now_us = self._now_us()
         account_id = request.account_id
@@ -205,7 +215,7 @@ class Ledger:
             self._remember(tx, request, answer, now_us)
             return answer, False
 
-        reads = [self._requests.key(request.request_id), wallet_key(account_id)]
+        reads = [self._requests.key(request.request_id), wallet_key(account_id), *more_reads]
         if isinstance(price, Metered) and (currency := self._tariff.currency(price.meter)):
             reads.append(usage_key(account_id, now_us, price, currency))
         operation = Operation(run, group_of(account_id), tuple(reads))

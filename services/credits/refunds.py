@@ -83,6 +83,14 @@ def refund(account: Account, request: Refund) -> Answer:
     return account.answer(refund_number, amount, entry.currency)
 
 
+def keys(account_id: str, entry_id: str) -> tuple[bytes, ...]:
+    """What a refund of an entry reads."""
+    number = entry_number(entry_id)
+    if number is None:
+        return ()
+    return ENTRIES.key(account_id, number), REFUNDS.key(account_id, number)
+
+
 def reverse(
     account: Account, reversal: Reversal, request_id: str, *, resource: str, hold: int = 0
 ) -> int:
