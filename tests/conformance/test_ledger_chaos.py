@@ -17,7 +17,12 @@ from typing import Any
 
 from tollmesh.credits.v1 import credits_pb2 as pb
 
-from services.credits.errors import HoldNotOpenError, InsufficientCreditError
+from services.credits.errors import (
+    GrantNotOpenError,
+    HoldNotOpenError,
+    InsufficientCreditError,
+    RefundExceedsEntryError,
+)
 from services.rpc.errors import InvalidArgumentError, ServiceError
 from services.store.errors import StoreOverloadedError, StoreUnavailableError
 from services.store.port import Store
@@ -31,6 +36,8 @@ CALLS = 50
 REFUSALS = (
     InsufficientCreditError,
     HoldNotOpenError,
+    GrantNotOpenError,
+    RefundExceedsEntryError,
     InvalidArgumentError,  # a grant that would have expired by the time it is asked for again
 )
 RETRYABLE = (StoreUnavailableError, StoreOverloadedError)
@@ -49,6 +56,10 @@ class Chaos:
         self.stores: list[Store] = []
         self.services: list[CreditService] = []
         self.holds: list[pb.Hold] = []
+        self.leases: list[pb.Hold] = []
+        self.grants: list[tuple[str, str]] = []
+        self.entries: list[tuple[str, str]] = []
+        """Accounts and names, of grants and of what can be refunded."""
         self.answers: dict[str, tuple[str, Request, Answer]] = {}
         self.refused = self.retried = self.crashes = 0
 
@@ -79,7 +90,7 @@ class Chaos:
                     balance = (await self._service().direct.GetBalance(request)).balance
                     assert min(balance.available, balance.held) >= 0
                     parts = balance.available + balance.held + balance.spent + balance.expired
-                    assert parts == balance.granted
+                    assert parts + balance.voided == balance.granted
             if isinstance(self.home, SimulatedHome) and turn % 5 == 0:
                 self.home.cluster.crash()
                 self.crashes += 1
@@ -167,15 +178,22 @@ class Chaos:
         dice, ids = self.dice, dict[str, Any](request_id=request_id)
         quantity = metered("download", dice.randrange(20_000), dice.choice(["HIT", "MISS"]))
         mine = [hold for hold in self.holds if hold.account_id == account.account_id]
-        kind = dice.choice(["grant", "debit", "debit", "meter", "batch", "reserve", "hold", "hold"])
+        kinds = ["grant", "debit", "meter", "batch", "reserve", "hold", "lease", "correction"]
+        kind = dice.choice([*kinds, "debit", "hold"])
         if kind == "grant":
             expire_time = (
                 self.clock.after(dice.choice([0.5, 2, 10])) if dice.random() < 0.5 else None
             )
             amount, priority = dice.randrange(1, 100), dice.randrange(3)
-            await account.grant(amount, expire_time=expire_time, priority=priority, **ids)
+            made = await account.grant(amount, expire_time=expire_time, priority=priority, **ids)
+            self.grants.append((account.account_id, made.grant_id))
         elif kind == "debit":
-            await account.debit(dice.randrange(30), **ids)
+            debited = await account.debit(dice.randrange(30), **ids)
+            self.entries.append((account.account_id, debited.entry_id))
+        elif kind == "lease":
+            await self._lease(account, ids)
+        elif kind == "correction":
+            await self._correction(account, ids)
         elif kind == "meter":
             await account.debit(metered=quantity, **ids)
         elif kind == "batch":
@@ -189,9 +207,46 @@ class Chaos:
             self.holds.append(answer.hold)
         elif dice.random() < 0.2:
             await account.release(dice.choice(mine), **ids)
+        elif dice.random() < 0.2:
+            await account.extend_hold(dice.choice(mine), dice.randrange(9), seconds=2, **ids)
         else:
             final = dice.random() < 0.5
-            await account.capture(dice.choice(mine), metered=quantity, final=final, **ids)
+            captured = await account.capture(
+                dice.choice(mine), metered=quantity, final=final, **ids
+            )
+            self.entries.append((account.account_id, captured.entry_id))
+
+    async def _lease(self, account: Account, ids: dict[str, Any]) -> None:
+        """Opens a lease, or settles one that is there; a settlement may be late."""
+        dice = self.dice
+        mine = [lease for lease in self.leases if lease.account_id == account.account_id]
+        if not mine or dice.random() < 0.3:
+            policy = dice.choice([pb.EXPIRY_POLICY_RELEASE, pb.EXPIRY_POLICY_DEBIT_ESTIMATE])
+            seconds = dice.choice([0.5, 3])
+            answer = await account.open_lease(
+                50, min_amount=1, seconds=seconds, expiry_policy=policy, **ids
+            )
+            self.leases.append(answer.hold)
+            return
+        spendings = [dice.randrange(20), metered("download", dice.randrange(5000))]
+        final, target = dice.random() < 0.3, dice.choice([0, 50])
+        await account.settle(
+            dice.choice(mine), *spendings, target_amount=target, final=final, **ids
+        )
+
+    async def _correction(self, account: Account, ids: dict[str, Any]) -> None:
+        """Voids a grant or refunds a debit of the account, or grants when it has none."""
+        dice = self.dice
+        grants = [name for owner, name in self.grants if owner == account.account_id]
+        entries = [name for owner, name in self.entries if owner == account.account_id]
+        if entries and dice.random() < 0.7:
+            await account.refund(dice.choice(entries), dice.randrange(9), **ids)
+        elif grants and dice.random() < 0.5:
+            await account.void(dice.choice(grants), **ids)
+        else:
+            recurrence = pb.Recurrence(period=pb.REFILL_PERIOD_DAY, max_rollover=5)
+            made = await account.grant(dice.randrange(1, 50), recurrence=recurrence, **ids)
+            self.grants.append((account.account_id, made.grant_id))
 
     async def _batch(self, account: Account, request_id: str) -> None:
         debits = [
