@@ -6,16 +6,17 @@ request. Records are kept for at least a set time and are found for removal by a
 
 What the answer's bytes mean is the service's business. An answer must hold no secret: it is stored.
 
-Stored: a record's key ends with the id's digest of ID_BYTES, so that every key is as short, and its
-value is a fingerprint of FINGERPRINT_BYTES and then the answer. The index has a key for up to
-INDEXED records that were made together: the second in which they may go, then the digest of the
-first; its value has those of the others.
+Stored: a record's key ends with the id, or with the beginning of a long one and a digest; so ids
+that callers count up, or begin with the time, stand together and are cheap to write. Its value is a
+fingerprint of FINGERPRINT_BYTES and then the answer. The index has a key for up to INDEXED records
+that were made together: the second in which they may go, then how the key of the first one ends;
+its value says of each other one how its key ends, with the length before it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from hashlib import blake2b
 from typing import NoReturn
@@ -24,8 +25,15 @@ from services.store.errors import RequestIdReusedError, StoreError
 from services.store.keys import Part, Subspace
 from services.store.port import Operation, Store, Transaction
 
-FINGERPRINT_BYTES = 16
-ID_BYTES = 16
+FINGERPRINT_BYTES = 12
+SHORT_BYTES = 24
+"""A longer id is kept as a mark that begins no id, its beginning, and a digest.
+
+Should two ids ever have the same digest, their fingerprints tell them apart: the second is refused.
+"""
+_MARK, _BEGINNING, _DIGEST = b"\x00", 11, 8
+_SECOND_BYTES = 5
+"""Enough for 30,000 years."""
 INDEXED = 64
 """Records that share a key of the index: few enough for a sweep that stops between two keys."""
 SWEEP_LIMIT = 500
@@ -48,12 +56,16 @@ class RequestRecords:
     def __init__(self, *subspace: Part, keep_s: int) -> None:
         """``keep_s``: for how many seconds at least a record is kept."""
         self._prefix = Subspace(*subspace, "r").prefix
-        self._expiries = Subspace(*subspace, "x")
+        self._expiries = Subspace(*subspace, "x").prefix
         self._keep_s = keep_s
 
     def key(self, request_id: str) -> bytes:
         """The record's key, for ``Operation.reads``, ``answer_in`` and ``remember_all``."""
-        return self._prefix + blake2b(request_id.encode(), digest_size=ID_BYTES).digest()
+        name = request_id.encode()
+        if len(name) > SHORT_BYTES:
+            digest = blake2b(name, digest_size=_DIGEST).digest()
+            name = _MARK + name[:_BEGINNING] + digest
+        return self._prefix + name
 
     def replay(self, tx: Transaction, request_id: str, content: bytes) -> bytes | None:
         """The answer that the request had before, or None when it is new.
@@ -76,11 +88,11 @@ class RequestRecords:
             tx.set(key, record)
         # Rounded up, so that a record is never kept for less than was promised.
         expires_s = -(-now_us // 1_000_000) + self._keep_s
-        digests = [key[-ID_BYTES:] for key in records]
-        due = self._expiries.key(expires_s)
-        for start in range(0, len(digests), INDEXED):
-            others = digests[start + 1 : start + INDEXED]
-            tx.set(due + digests[start], b"".join(others))
+        names = [key[len(self._prefix) :] for key in records]
+        due = self._due(expires_s)
+        for start in range(0, len(names), INDEXED):
+            others = [bytes((len(name),)) + name for name in names[start + 1 : start + INDEXED]]
+            tx.set(due + names[start], b"".join(others))
 
     def once(
         self,
@@ -108,17 +120,19 @@ class RequestRecords:
         It ends when nothing is left to remove, or with the key of the index that makes it ``limit``
         records or more.
         """
-        begin, _ = self._expiries.range()
+        begin, end = self._due(0), self._due(max(0, now_us) // 1_000_000)
         removed = 0
-        for key, others in tx.range(begin, self._expiries.key(now_us // 1_000_000), limit=limit):
-            digests = key[-ID_BYTES:] + others
-            for start in range(0, len(digests), ID_BYTES):
-                tx.clear(self._prefix + digests[start : start + ID_BYTES])
+        for key, others in tx.range(begin, end, limit=limit):
+            for name in (key[len(begin) :], *_split(others)):
+                tx.clear(self._prefix + name)
+                removed += 1
             tx.clear(key)
-            removed += len(digests) // ID_BYTES
             if removed >= limit:
                 break
         return removed
+
+    def _due(self, second: int) -> bytes:
+        return self._expiries + second.to_bytes(_SECOND_BYTES, "big")
 
 
 def answer_in(record: bytes, request_id: str, content: bytes) -> bytes:
@@ -150,3 +164,11 @@ async def sweep_for_ever(
         except StoreError as error:
             failed(error)
         await asyncio.sleep(every_s)
+
+
+def _split(names: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(names):
+        end = start + 1 + names[start]
+        yield names[start + 1 : end]
+        start = end

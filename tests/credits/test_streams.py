@@ -12,6 +12,7 @@ from tollmesh.credits.v1 import credits_pb2 as pb
 from services.credits import streams
 from services.credits.debits import Debit
 from services.rpc.errors import InvalidArgumentError
+from services.store.requests import FINGERPRINT_BYTES
 from tests.support.credit_service import Account, CreditService
 from tests.support.ledger_audit import audit_account
 
@@ -108,7 +109,7 @@ async def test_a_caller_that_takes_no_outcomes_is_not_read_from(
         nonlocal taken
         while True:
             taken += 1
-            yield [Debit("bob", "", 1, "", f"stream-{taken}", b"f" * 16)]
+            yield [Debit("bob", "", 1, "", f"stream-{taken}", b"f" * FINGERPRINT_BYTES)]
 
     stream = memory.ledger.debit_stream(endless())
     first = await anext(stream)
@@ -134,7 +135,7 @@ async def test_what_is_under_way_when_a_stream_is_closed_is_done_once(
 
     async def hundred() -> AsyncIterator[Sequence[Debit]]:
         for number in range(100):
-            yield [Debit("bob", "", 1, "", f"stream-{number}", b"f" * 16)]
+            yield [Debit("bob", "", 1, "", f"stream-{number}", b"f" * FINGERPRINT_BYTES)]
         await asyncio.Event().wait()
 
     stream = memory.ledger.debit_stream(hundred())

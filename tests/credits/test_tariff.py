@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.credits.errors import AmountOutOfRangeError, MeterUnknownError
+from services.credits.errors import AmountOutOfRangeError
 from services.credits.records import MAX_AMOUNT, CacheResult, Metered
-from services.credits.tariff import FreePeriod, Rates, Tariff, cost
+from services.credits.tariff import FreePeriod, Rates, cost
 
 RATES = st.fractions(min_value=0, max_value=1000, max_denominator=10**12)
 

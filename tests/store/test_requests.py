@@ -15,6 +15,7 @@ from services.store.port import Committed, Operation, ReadTransaction, Store, T,
 from services.store.requests import (
     FINGERPRINT_BYTES,
     INDEXED,
+    SHORT_BYTES,
     SWEEP_LIMIT,
     RequestRecords,
     fingerprint,
@@ -155,6 +156,25 @@ async def test_records_that_were_made_together_are_swept_together(store: Store) 
     assert await sweep(store, later_us) == INDEXED + 5
     assert await sweep(store, later_us) == 0
     assert (await store.read(lambda tx: tx.range(b"", b"\xff"))).result == []
+
+
+async def test_ids_of_every_length_are_kept_apart_and_swept(store: Store) -> None:
+    alike = "x" * (SHORT_BYTES - 1)
+    ids = [alike + "x" * more + end for more in range(0, 41, 8) for end in ("", "a", "b")]
+    for number, request_id in enumerate(ids):
+        assert await once(store, request_id, answer=b"%d" % number) == (b"%d" % number, False)
+    for number, request_id in enumerate(ids):
+        assert await once(store, request_id) == (b"%d" % number, True)
+    assert max(len(RECORDS.key(request_id)) for request_id in ids) == len(RECORDS.key(alike)) + 1
+    assert await sweep(store, START_US + 2 * KEEP_S * SECOND_US) == len(ids)
+    assert (await store.read(lambda tx: tx.range(b"", b"\xff"))).result == [
+        (b"applied", len(ids).to_bytes(8, "little"))
+    ]
+
+
+async def test_records_of_ids_that_are_counted_up_stand_together() -> None:
+    keys = [RECORDS.key(f"client-7-{number:010}") for number in range(1000)]
+    assert keys == sorted(keys)
 
 
 async def test_services_do_not_share_ids(store: Store) -> None:
