@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from services.credits import lots
 from services.credits.account import Account
-from services.credits.debits import Price, priced
+from services.credits.debits import Price, Priced, priced
 from services.credits.errors import AccountFullError, invalid
 from services.credits.holds import open_hold_of, prolonged, schedule, store, view
 from services.credits.records import (
@@ -22,7 +22,7 @@ from services.credits.records import (
     Lot,
     Metered,
 )
-from services.credits.tariff import Tariff
+from services.credits.tariff import Tariff, cost
 from services.store.records import changed
 
 MAX_HOLD_LOTS = 1500
@@ -116,9 +116,9 @@ def extend(account: Account, request: ExtendHold, tariff: Tariff) -> Answer:
     amount, metered = 0, None
     if request.price is not None:
         price = priced(account, request.price, hold.currency, tariff)
+        hold, price = _with_more(account, hold, price, tariff)
         metered = price.metered
         amount = account.payable(hold.currency, price.amount, shortfall=price.shadow)
-        hold = changed(hold, estimate=_with_more(hold.estimate, metered))
     taken = account.hold(hold.currency, amount)
     hold = _with_credit(hold, _within_limit(_merged(hold.lots, taken)), amount)
     hold = prolonged(account, number, hold, request.time_to_live_us)
@@ -188,7 +188,20 @@ def _with_credit(hold: Hold, credit: tuple[Lot, ...], amount: int) -> Hold:
     return changed(hold, amount=total, remaining=hold.remaining + amount, lots=credit)
 
 
-def _with_more(estimate: Metered | None, metered: Metered | None) -> Metered | None:
-    if estimate is None or metered is None or metered.meter != estimate.meter:
-        return estimate
-    return changed(estimate, quantity=min(MAX_AMOUNT, estimate.quantity + metered.quantity))
+def _with_more(account: Account, hold: Hold, price: Priced, tariff: Tariff) -> tuple[Hold, Priced]:
+    """A hold whose estimate has a price's quantity besides, if it is of the same meter.
+
+    And the price of that quantity when what is free of the estimate is used up first.
+    """
+    estimate, more = hold.estimate, price.metered
+    if estimate is None or more is None or more.meter != estimate.meter:
+        return hold, price
+    quantity = min(MAX_AMOUNT, estimate.quantity + more.quantity)
+    if price.free:
+        whole = priced(account, changed(more, quantity=quantity), hold.currency, tariff)
+        free = min(price.free, max(0, whole.free - hold.free))
+        amount = cost(tariff.rates(more.meter), more, free)
+        price = price._replace(amount=amount, free=free)
+    estimate = changed(estimate, quantity=quantity)
+    free = hold.free + price.free
+    return changed(hold, estimate=estimate, free=free, allowance=price.allowance), price

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from tollmesh.credits.v1 import credits_pb2 as pb
@@ -317,3 +318,11 @@ async def test_any_course_of_leases_keeps_its_books(bob: Account, clock: Clock) 
             case _:
                 clock.advance(dice.choice([-30, 1, 20, 70]))
     await audit_account(bob.stub, "bob")
+
+
+@pytest.mark.parametrize("fields", [{"amount": 0}, {"owner": ""}, {"seconds": 0}, {"seconds": 1e6}])
+async def test_a_lease_that_breaks_the_contract_is_refused(
+    alice: Account, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidArgumentError):
+        await alice.open_lease(**{"amount": 1, **fields})

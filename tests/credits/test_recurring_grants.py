@@ -327,3 +327,16 @@ async def test_any_course_of_recurring_grants_keeps_its_books(bob: Account, cloc
             case _:
                 clock.advance(dice.choice([-DAY_S, 1, DAY_S / 2, DAY_S, 5 * DAY_S]))
     await audit_account(bob.stub, "bob")
+
+
+async def test_a_refill_pays_what_is_owed_first(bob: Account, clock: Clock) -> None:
+    await bob.set_terms(overdraft_limit=100)
+    await bob.grant(50, recurrence=_each("DAY"))
+    await bob.debit(120)
+    clock.advance(DAY_S)
+    assert (await bob.balance()).balance.available == -20
+    clock.advance(DAY_S)
+    answer = await bob.balance()
+    assert (answer.balance.available, answer.balance.expired) == (30, 0)
+    assert [grant.remaining for grant in answer.grants] == [30]
+    await audit_account(bob.stub, "bob")
