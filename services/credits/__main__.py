@@ -11,6 +11,7 @@ from services.credits.records import FAMILY
 from services.credits.servicer import CreditServicer
 from services.credits.settings import CreditSettings
 from services.credits.sweeper import Sweeper, report
+from services.credits.terms_servicer import TermsServicer
 from services.process.clock import now_us
 from services.process.lifecycle import announce_ready, run
 from services.rpc.server import Limits, Server
@@ -54,7 +55,7 @@ def new_server(settings: CreditSettings, ledger: Ledger) -> Server:
     """The service on its address."""
     return Server(
         listen=settings.listen,
-        servicers=[CreditServicer(ledger), LeaseServicer(ledger)],
+        servicers=[CreditServicer(ledger), LeaseServicer(ledger), TermsServicer(ledger)],
         translate=STORE_ERRORS,
         tls=ServerTls.of(settings),
         limits=Limits(settings.max_concurrent_calls, settings.max_message_bytes),
