@@ -57,7 +57,11 @@ _entries_prefix = lru_cache(_KEYS)(ENTRIES.key)
 
 def load_wallet(tx: ReadTransaction, account_id: str) -> Wallet:
     """The wallet of an account; an empty one for an account that was never granted anything."""
-    stored = tx.get(wallet_key(account_id))
+    return wallet_in(tx.get(wallet_key(account_id)))
+
+
+def wallet_in(stored: bytes | None) -> Wallet:
+    """The wallet in what stands under its key."""
     return Wallet() if stored is None else decode_wallet(stored)
 
 
@@ -71,11 +75,14 @@ class Account:
 
     __slots__ = ("_changed", "_entries", "_usage", "account_id", "now_us", "tx", "wallet")
 
-    def __init__(self, tx: Transaction, account_id: str, now_us: int) -> None:
+    def __init__(
+        self, tx: Transaction, account_id: str, now_us: int, wallet: Wallet | None = None
+    ) -> None:
+        """``wallet``: the account's, if it was read already."""
         self.tx = tx
         self.account_id = account_id
         self.now_us = now_us
-        self.wallet = load_wallet(tx, account_id)
+        self.wallet = wallet or load_wallet(tx, account_id)
         self._entries = _entries_prefix(account_id)
         self._usage: dict[bytes, Usage] = {}
         self._changed = False
@@ -298,6 +305,11 @@ class Account:
             stored = self.tx.get(key)
             usage = self._usage[key] = Usage() if stored is None else decode_usage(stored)
         return usage
+
+    def count_holds(self, more: int) -> None:
+        """Counts a hold that was opened (1) or closed (-1), which may be all that happens."""
+        self._changed = True
+        self.wallet.open_holds += more
 
     def expect(self, expire_us: int) -> None:
         """Has the account looked at when something of it is due."""

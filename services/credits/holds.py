@@ -104,7 +104,7 @@ def close(account: Account, number: int, hold: Hold, state: HoldState, keep_us: 
     name = account.account_id
     closed = changed(hold, state=state, remaining=0, lots=())
     store(account, number, closed)
-    account.wallet.open_holds -= 1
+    account.count_holds(-1)
     account.tx.clear(HOLD_EXPIRIES.key(name, hold.expire_us, number))
     forget_s = (account.now_us + keep_us) // 1_000_000 + 1
     account.tx.set(CLOSED_HOLDS.key(forget_s, name, number), b"")

@@ -90,7 +90,7 @@ def open_hold(account: Account, hold: Hold, request_id: str) -> Answer:
     wallet = account.wallet
     if wallet.open_holds >= MAX_OPEN_HOLDS:
         raise AccountFullError.of("open holds", MAX_OPEN_HOLDS)
-    wallet.open_holds += 1
+    account.count_holds(1)
     number = account.enter(
         EntryKind.RESERVE,
         hold.currency,

@@ -153,6 +153,20 @@ async def test_a_final_settlement_closes_the_lease(alice: Account) -> None:
     await audit_account(alice.stub, "alice")
 
 
+async def test_a_lease_of_which_all_was_spent_is_closed_without_an_entry(
+    alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reservations, "MAX_OPEN_HOLDS", 1)
+    await alice.grant(100)
+    lease = (await alice.open_lease(40)).hold
+    await alice.settle(lease, 40)
+    answer = await alice.settle(lease, final=True)
+    assert answer.hold.state == pb.HOLD_STATE_CAPTURED
+    assert len(await alice.entries()) == 3
+    await alice.open_lease(1)
+    await audit_account(alice.stub, "alice")
+
+
 async def test_only_its_owner_settles_a_lease_and_only_by_settling(alice: Account) -> None:
     await alice.grant(100)
     lease = (await alice.open_lease(40, owner="edge-1")).hold
