@@ -16,9 +16,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from services.credits.account import Account, wallet_key
+from services.credits.account import Account, usage_key, wallet_in, wallet_key
 from services.credits.debits import Debit, debit
-from services.credits.records import Answer, decode_answer
+from services.credits.records import Answer, Metered, decode_answer
 from services.credits.settlement import catch_up
 from services.credits.tariff import Tariff
 from services.rpc.errors import RequestIdReusedError as ReusedError
@@ -190,6 +190,7 @@ class Parcel:
     """
 
     __slots__ = (
+        "_accounts",
         "_among",
         "_keys",
         "_shares",
@@ -220,6 +221,7 @@ class Parcel:
         """When it was sealed."""
         self._terms = terms
         self._among = among
+        self._accounts: list[str] = []
         self._keys: list[bytes] = []
         self._singles: list[tuple[asyncio.Future[Applied], int]] = []
         self._shares: list[tuple[Share, int, int]] = []
@@ -248,9 +250,15 @@ class Parcel:
             self.now_us = self._terms.now_us()
             if self._among.get(self.group) is self:
                 del self._among[self.group]
-            accounts = {request.account_id for request in self.debits}
-            self.reads += map(wallet_key, accounts)
+            self._accounts = sorted({request.account_id for request in self.debits})
+            self.reads += map(wallet_key, self._accounts)
             self.reads += self._keys
+            self.reads += {
+                usage_key(request.account_id, self.now_us, request.price, currency)
+                for request in self.debits
+                if isinstance(request.price, Metered)
+                and (currency := self._terms.tariff.currency(request.price.meter))
+            }
 
     def run(self, tx: Transaction) -> list[Result]:
         """The operation."""
@@ -258,8 +266,10 @@ class Parcel:
         accounts: dict[str, Account] = {}
         made: dict[bytes, bytes] = {}
         results: list[Result] = []
-        stored = tx.get_many(self._keys)
-        for request, key, found in zip(self.debits, self._keys, stored, strict=True):
+        count = len(self._accounts)
+        stored = tx.get_many(self.reads[: count + len(self._keys)])
+        wallets = dict(zip(self._accounts, stored[:count], strict=True))
+        for request, key, found in zip(self.debits, self._keys, stored[count:], strict=True):
             # A request may be in a parcel twice.
             record = made.get(key) if found is None else found
             try:
@@ -267,9 +277,11 @@ class Parcel:
                     earlier = answer_in(record, request.request_id, request.fingerprint)
                     results.append((decode_answer(earlier), True))
                     continue
-                account = accounts.get(request.account_id)
+                account_id = request.account_id
+                account = accounts.get(account_id)
                 if account is None:
-                    account = accounts[request.account_id] = self._opened(tx, request.account_id)
+                    account = self._opened(tx, account_id, wallets[account_id])
+                    accounts[account_id] = account
                 if account.wallet.agenda_us <= self.now_us:
                     results.append(None)
                     continue
@@ -312,10 +324,11 @@ class Parcel:
                 waiter.set_exception(error)
                 waiter.exception()  # not a fault if its caller has gone
 
-    def _opened(self, tx: Transaction, account_id: str) -> Account:
+    def _opened(self, tx: Transaction, account_id: str, stored: bytes | None) -> Account:
         """The account, settled up to now, or (still due then) a part of the way."""
-        account = Account(tx, account_id, self.now_us)
-        if account.wallet.agenda_us <= self.now_us:
+        wallet = wallet_in(stored)
+        account = Account(tx, account_id, self.now_us, wallet)
+        if wallet.agenda_us <= self.now_us:
             catch_up(account, self._terms.keep_us)
         return account
 
