@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextvars import copy_context
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from services.rpc.call import Call
@@ -22,7 +21,15 @@ def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     context = copy_context()
     call = Call.current()
     if call is not None and call.deadline is not None:
-        context.run(replace(call, deadline=None, log_fields={}, trailing_metadata={}).activate)
+        lasting = Call(
+            call.method,
+            call.metadata,
+            request_id=call.request_id,
+            trace_parent=call.trace_parent,
+            peer=call.peer,
+            identity=call.identity,
+        )
+        context.run(lasting.activate)
     task = asyncio.get_running_loop().create_task(work, context=context)
     task.add_done_callback(_retrieve)
     return task
