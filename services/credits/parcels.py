@@ -33,7 +33,7 @@ from services.store.port import Committed, Operation, Store, Transaction
 from services.store.records import encode
 from services.store.requests import RequestRecords, answer_in
 
-GROUPS = 8
+GROUPS = 4
 """Of accounts. Few, so that parcels are full; several, for engines with several lanes."""
 OPERATION_BYTES = 500_000
 """What the debits of a parcel read and write at most.
