@@ -47,21 +47,22 @@ def debit(account: Account, request: Debit, tariff: Tariff) -> Answer:
     """Takes the price out of the balance, all or nothing.
 
     Raises ``InsufficientCreditError``, ``MeterUnknownError``, ``AmountOutOfRangeError`` and
-    ``InvalidArgumentError`` (a currency that is not the tariff's).
+    ``InvalidArgumentError`` (a currency that is not the tariff's). What is nearly always the case,
+    that one lot is enough, goes the shortest way here.
     """
-    price = request.price
-    if type(price) is int:
-        currency = request.currency or DEFAULT_CURRENCY
-        purse = account.wallet.purses.get(currency)
-        if purse is not None and purse.head and purse.head[0].remaining > price:
-            return _debit_first_lot(account, purse, currency, price, request)
-    return _debit(account, request, tariff)
-
-
-def _debit_first_lot(
-    account: Account, purse: Purse, currency: str, amount: int, request: Debit
-) -> Answer:
-    """What ``_debit`` does when one lot is enough, as nearly always: the shortest way."""
+    price, currency = request.price, request.currency
+    if isinstance(price, int):
+        amount, currency, metered = price, currency or DEFAULT_CURRENCY, None
+    else:
+        rates = tariff.rates(price.meter)
+        if rates.free or currency not in {"", rates.currency}:
+            return _debit(account, request, tariff)
+        amount, currency, metered = cost(rates, price), rates.currency, price
+    purse = account.wallet.purses.get(currency)
+    if purse is None or not purse.head or purse.head[0].remaining <= amount:
+        return _debit(account, request, tariff)
+    if metered is not None:
+        account.meter(metered, currency, amount)
     lot = purse.head[0]
     lot.remaining -= amount
     purse.available -= amount
@@ -77,10 +78,14 @@ def _debit_first_lot(
             request.request_id,
             0,
             lot.number if amount else 0,
-            None,
+            metered,
             request.resource,
         )
     )
+    return _answer(purse, number, amount, currency)
+
+
+def _answer(purse: Purse, number: int, amount: int, currency: str) -> Answer:
     return Answer(
         number,
         amount,
