@@ -38,6 +38,8 @@ INDEXED = 64
 """Records that share a key of the index: few enough for a sweep that stops between two keys."""
 SWEEP_LIMIT = 500
 """Records after which one sweeping operation ends: it stays small beside the service's work."""
+_SWEEP_PART = 16
+"""Keys of the index that are read at a time."""
 
 
 def fingerprint(method: str, content: bytes) -> bytes:
@@ -120,15 +122,23 @@ class RequestRecords:
         It ends when nothing is left to remove, or with the key of the index that makes it ``limit``
         records or more.
         """
-        begin, end = self._due(0), self._due(max(0, now_us) // 1_000_000)
+        begin = self._due(0)
+        names_at = len(begin)
+        end = self._due(max(0, now_us) // 1_000_000)
         removed = 0
-        for key, others in tx.range(begin, end, limit=limit):
-            for name in (key[len(begin) :], *_split(others)):
-                tx.clear(self._prefix + name)
-                removed += 1
-            tx.clear(key)
-            if removed >= limit:
+        while removed < limit:
+            part = min(_SWEEP_PART, limit - removed)
+            pairs = tx.range(begin, end, limit=part)
+            for key, others in pairs:
+                for name in (key[names_at:], *_split(others)):
+                    tx.clear(self._prefix + name)
+                    removed += 1
+                tx.clear(key)
+                if removed >= limit:
+                    break
+            if len(pairs) < part:
                 break
+            begin = pairs[-1][0] + b"\x00"
         return removed
 
     def _due(self, second: int) -> bytes:
