@@ -155,7 +155,7 @@ class Parcels:
     async def _commit(self, parcel: Parcel) -> Committed[list[Result]]:
         try:
             return await self._store.commit(
-                Operation(parcel.run, parcel.group, parcel.reads, parcel.seal)
+                Operation(parcel.run, parcel.group, parcel.reads, parcel.seal, parcel.weight)
             )
         finally:
             parcel.seal()  # also when the store did not take it
@@ -243,6 +243,10 @@ class Parcel:
         waiter: Share = self.loop.create_future()
         self._shares.append((waiter, len(self.debits) - count, len(self.debits)))
         return waiter
+
+    def weight(self) -> int:
+        """How many debits are in it."""
+        return len(self.debits)
 
     def seal(self) -> None:
         """Takes nothing more in; the debits happen now."""

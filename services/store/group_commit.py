@@ -35,7 +35,7 @@ MAX_BATCH_BYTES = 800_000
 
 
 _WORTHWHILE = 16
-"""So many operations are committed as soon as the lane is free."""
+"""The operations of so many callers are committed as soon as the lane is free."""
 _PLENTY = 64
 """Fewer are waited for up to this many: the share of each in the cost of a commit hardly falls."""
 _FRUITLESS_TURNS = 4
@@ -71,6 +71,13 @@ class _Lane:
     number: int
     queue: deque[_Waiting] = field(default_factory=deque)
     driver: asyncio.Task[None] | None = None
+
+    def callers(self) -> int:
+        """How many wait."""
+        if len(self.queue) >= _PLENTY:
+            return len(self.queue)
+        weights = [waiting.operation.weight for waiting in self.queue]
+        return sum([1 if weight is None else weight() for weight in weights])
 
 
 _Outcome = tuple[Any, Exception | None]
@@ -156,13 +163,13 @@ class GroupCommit:
         A commit costs as much as several calls, so a busy process that committed every two or three
         operations would mostly commit. An idle one only turns its loop a few times.
         """
-        size = len(lane.queue)
+        size = lane.callers()
         if size >= _WORTHWHILE:
             return
         fruitless = 0
         while fruitless < _FRUITLESS_TURNS and size < _PLENTY:
             await asyncio.sleep(0)
-            before, size = size, len(lane.queue)
+            before, size = size, lane.callers()
             fruitless = 0 if size > before else fruitless + 1
 
     async def _commit_next(self, lane: _Lane) -> None:

@@ -96,6 +96,8 @@ class Operation(Generic[R_co]):
 
     Until then ``reads``, and what ``run`` works on, may still grow. Must not raise.
     """
+    weight: Callable[[], int] | None = None
+    """How many callers wait for it so far, if more than one may: a store commits when enough do."""
 
 
 @dataclass(frozen=True, slots=True)
