@@ -45,3 +45,21 @@ async def test_an_operation_is_sealed_once_even_if_it_runs_again() -> None:
     assert seals == list(range(100))
     assert runs > 100
     await store.close()
+
+
+async def test_an_operation_to_which_callers_still_come_is_waited_for() -> None:
+    store = await open_store("simulated:?faults=none")
+    callers = 0
+    sealed_with: list[int] = []
+
+    def weight() -> int:
+        nonlocal callers
+        callers += 1
+        return min(callers, 30)
+
+    def seal() -> None:
+        sealed_with.append(callers)
+
+    await store.commit(Operation(lambda tx: tx.set(b"a", b""), "group", seal=seal, weight=weight))
+    assert sealed_with[0] >= 30
+    await store.close()
