@@ -39,7 +39,7 @@ from services.credits.records import (
     decode_wallet,
     entry_digest,
 )
-from services.store.keys import pack_number
+from services.store.keys import pack, pack_number
 from services.store.port import ReadTransaction, Transaction
 from services.store.records import encode, encode_fields
 
@@ -49,10 +49,18 @@ MAX_CURRENCIES = 64
 _KEYS = 4096
 """Keys of busy accounts that are kept at hand: each operation needs them several times."""
 
-wallet_key = lru_cache(_KEYS)(WALLETS.key)
-"""Where the wallet of an account stands."""
 _usage_key = lru_cache(_KEYS)(USAGE.key)
-_entries_prefix = lru_cache(_KEYS)(ENTRIES.key)
+
+
+@lru_cache(_KEYS)
+def _name(account_id: str) -> bytes:
+    """An account as a part of a key."""
+    return pack((account_id,))
+
+
+def wallet_key(account_id: str) -> bytes:
+    """Where the wallet of an account stands."""
+    return WALLETS.prefix + _name(account_id)
 
 
 def load_wallet(tx: ReadTransaction, account_id: str) -> Wallet:
@@ -83,7 +91,7 @@ class Account:
         self.account_id = account_id
         self.now_us = now_us
         self.wallet = wallet or load_wallet(tx, account_id)
-        self._entries = _entries_prefix(account_id)
+        self._entries = ENTRIES.prefix + _name(account_id)
         self._usage: dict[bytes, Usage] = {}
         self._changed = False
 
