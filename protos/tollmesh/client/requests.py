@@ -1,0 +1,64 @@
+"""Requests of both clients, made from plain Python values.
+
+Raises TypeError and ValueError for what fits no field; the rules of the contract are the service's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tollmesh.client.request_ids import new_request_id
+from tollmesh.credits.v1 import credits_pb2 as pb
+
+Metered = pb.MeteredQuantity
+
+
+def debit(
+    account_id: str,
+    amount: int | None,
+    metered: Metered | None,
+    currency: str,
+    resource: str,
+    request_id: str | None,
+) -> pb.DebitRequest:
+    """A debit of an amount, or of what a metered quantity costs: exactly one of the two."""
+    if (amount is None) is (metered is None):
+        raise ValueError("give an amount or a metered quantity, and not both")
+    return pb.DebitRequest(
+        request_id=request_id or new_request_id(),
+        account_id=account_id,
+        currency=currency,
+        amount=amount,  # type: ignore[arg-type]  # None: not set
+        metered=metered,
+        resource=resource,
+    )
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """A time as the contract has it; one without a zone is UTC."""
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    return stamp
+
+
+def duration(seconds: float | None) -> Duration | None:
+    """A span as the contract has it."""
+    if seconds is None:
+        return None
+    span = Duration()
+    span.FromMicroseconds(round(seconds * 1_000_000))
+    return span
+
+
+def batch(debits: Sequence[pb.DebitRequest], *, all_or_nothing: bool) -> pb.BatchDebitRequest:
+    """A batch in which each debit has a request id, given or made."""
+    request = pb.BatchDebitRequest(debits=debits, all_or_nothing=all_or_nothing)
+    for one in request.debits:
+        one.request_id = one.request_id or new_request_id()
+    return request

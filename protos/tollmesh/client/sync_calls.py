@@ -1,0 +1,140 @@
+"""Calls of the credit service's methods over grpcio's sync channels, with deadlines and retries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from tollmesh.client import errors
+from tollmesh.client.sync_debits import SyncDebits
+from tollmesh.client.batches import PATH
+from tollmesh.client.errors import ClientClosed
+from tollmesh.client.options import Batching, Retries, Tls, channel_options
+from tollmesh.client.retrying import Attempts, Budget
+from tollmesh.credits.v1 import credits_pb2 as pb
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+class SyncCalls:
+    """A channel that is opened by the first call, and what goes over it."""
+
+    def __init__(
+        self,
+        target: str,
+        tls: Tls | None,
+        deadline_s: float,
+        metadata: Mapping[str, str],
+        retries: Retries,
+        batching: Batching,
+    ) -> None:
+        self._target = target
+        self._tls = tls
+        self._deadline_s = deadline_s
+        self._metadata = tuple(metadata.items())
+        self._retries = retries
+        self._batching = batching
+        self._budget = Budget(retries)
+        self._channel: grpc.Channel | None = None
+        self._methods: dict[str, Any] = {}
+        self._debits: SyncDebits | None = None
+        self._closed = False
+
+    def call(
+        self, path: str, request: Message, answer: type[Answer], deadline_s: float | None
+    ) -> Answer:
+        """One call with one answer; sent again as ``retrying`` says. Raises TollmeshError."""
+        method = self._method(path, answer)
+        attempts = Attempts(self._retries, self._budget, self._deadline(deadline_s))
+        while True:
+            try:
+                response: Answer = method(
+                    request, timeout=attempts.timeout_s(), metadata=self._metadata
+                )
+            except grpc.RpcError as failure:
+                error = errors.of_rpc(failure)
+            else:
+                return response
+            if self._closed:
+                raise ClientClosed
+            error.request_id = getattr(request, "request_id", "")
+            pause_s = attempts.pause_s(error)
+            if pause_s is None:
+                raise error
+            time.sleep(pause_s)
+
+    def stream(
+        self, path: str, request: Message, answer: type[Answer], deadline_s: float | None
+    ) -> Iterator[Answer]:
+        """One call with a stream of answers, not repeated here; no deadline unless given."""
+        channel = self._open()
+        method: Any = channel.unary_stream(
+            path,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        call = method(request, timeout=deadline_s, metadata=self._metadata)
+        try:
+            for response in call:
+                yield response
+        except grpc.RpcError as failure:
+            raise errors.of_rpc(failure) from failure
+        finally:
+            call.cancel()
+
+    def debit(self, request: pb.DebitRequest, deadline_s: float | None) -> pb.DebitResponse:
+        """A debit that travels with others."""
+        if self._debits is None:
+            self._open()
+            self._debits = SyncDebits(
+                self._send_batch, self._batching, self._retries, self._budget
+            )
+        return self._debits.debit(request, self._deadline(deadline_s))
+
+    def close(self, grace_s: float) -> None:
+        """Lets debits under way finish for so long, and closes the channel."""
+        if self._debits is not None:
+            self._debits.close(grace_s)
+        self._closed = True
+        if self._channel is not None:
+            self._channel.close()
+
+    def _send_batch(self, payload: bytes, timeout_s: float) -> pb.BatchDebitResponse:
+        send = self._methods[PATH]
+        response: pb.BatchDebitResponse = send(
+            payload, timeout=timeout_s, metadata=self._metadata
+        )
+        return response
+
+    def _deadline(self, deadline_s: float | None) -> float:
+        return time.monotonic() + (self._deadline_s if deadline_s is None else deadline_s)
+
+    def _open(self) -> grpc.Channel:
+        if self._closed:
+            raise ClientClosed
+        if self._channel is None:
+            options = channel_options(self._tls)
+            if self._tls is None:
+                self._channel = grpc.insecure_channel(self._target, options)
+            else:
+                credentials = self._tls.credentials()
+                self._channel = grpc.secure_channel(self._target, credentials, options)
+            self._methods[PATH] = self._channel.unary_unary(
+                PATH, response_deserializer=pb.BatchDebitResponse.FromString
+            )
+        return self._channel
+
+    def _method(self, path: str, answer: type[Message]) -> Any:  # noqa: ANN401 (of any message)
+        channel = self._open()
+        method = self._methods.get(f"{path}:")
+        if method is None:
+            method = self._methods[f"{path}:"] = channel.unary_unary(
+                path,
+                request_serializer=lambda request: request.SerializeToString(),
+                response_deserializer=answer.FromString,
+            )
+        return method

@@ -1,0 +1,379 @@
+"""``CreditClient``: every operation of the credit service, for threads.
+
+Made of ``async_client.py`` by ``unasync``: change that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Self
+
+from tollmesh.client import errors, requests
+from tollmesh.client.sync_calls import SyncCalls
+from tollmesh.client.errors import TollmeshError
+from tollmesh.client.options import Batching, Retries, Tls
+from tollmesh.client.request_ids import new_request_id
+from tollmesh.client.requests import Metered
+from tollmesh.credits.v1 import credits_pb2 as pb
+from tollmesh.credits.v1 import leases_pb2 as lease_pb
+
+_CREDITS = "/tollmesh.credits.v1.CreditService/"
+_LEASES = "/tollmesh.credits.v1.LeaseService/"
+
+
+class CreditClient:
+    """A client of one credit service.
+
+    Every method takes ``deadline_s`` for the whole call, retries included, and every mutation a
+    ``request_id``; one that is not given is made. A call is repeated only when the contract allows
+    it, with the same id. All raise TollmeshError's subclasses; ``error.request_id`` tells the id.
+
+    Args:
+        target: ``host:port``.
+        tls: None for plain text.
+        deadline_s: of calls that name none.
+        metadata: sent with each call; keys in lower case.
+        retries: when and how often calls are repeated.
+        batching: how concurrent ``debit`` calls travel together.
+        close_grace_s: how long ``close`` lets debits finish that are under way.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: Tls | None = None,
+        deadline_s: float = 15.0,
+        metadata: Mapping[str, str] | None = None,
+        retries: Retries | None = None,
+        batching: Batching | None = None,
+        close_grace_s: float = 5.0,
+    ) -> None:
+        self._calls = SyncCalls(
+            target, tls, deadline_s, metadata or {}, retries or Retries(), batching or Batching()
+        )
+        self._close_grace_s = close_grace_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets debits under way finish, then closes; later calls raise ClientClosed."""
+        self._calls.close(self._close_grace_s)
+
+    def grant(
+        self,
+        account_id: str,
+        amount: int,
+        *,
+        currency: str = "",
+        priority: int = 0,
+        expire_time: datetime | None = None,
+        recurrence: pb.Recurrence | None = None,
+        resource: str = "",
+        request_id: str | None = None,
+        deadline_s: float | None = None,
+    ) -> pb.GrantResponse:
+        """Adds credit; with a recurrence, again each period."""
+        request = pb.GrantRequest(
+            request_id=request_id or new_request_id(),
+            account_id=account_id,
+            currency=currency,
+            amount=amount,
+            priority=priority,
+            expire_time=requests.timestamp(expire_time),
+            recurrence=recurrence,
+            resource=resource,
+        )
+        return self._calls.call(f"{_CREDITS}Grant", request, pb.GrantResponse, deadline_s)
+
+    def void_grant(
+        self,
+        account_id: str,
+        grant_id: str,
+        *,
+        resource: str = "",
+        request_id: str | None = None,
+        deadline_s: float | None = None,
+    ) -> pb.VoidGrantResponse:
+        """Takes back what is unspent of a grant. Raises GrantNotFound, GrantNotOpen."""
+        request = pb.VoidGrantRequest(
+            request_id=request_id or new_request_id(),
+            account_id=account_id,
+            grant_id=grant_id,
+            resource=resource,
+        )
+        path = f"{_CREDITS}VoidGrant"
+        return self._calls.call(path, request, pb.VoidGrantResponse, deadline_s)
+
+    def debit(
+        self,
+        account_id: str,
+        amount: int | None = None,
+        *,
+        metered: Metered | None = None,
+        currency: str = "",
+        resource: str = "",
+        request_id: str | None = None,
+        deadline_s: float | None = None,
+    ) -> pb.DebitResponse:
+        """Takes an amount, or the price of a metered quantity; travels with concurrent debits.
+
+        Raises InsufficientCredit, MeterUnknown, QueueFull. Debits that are under way at the same
+        time may be applied in any order.
+        """
+        request = requests.debit(account_id, amount, metered, currency, resource, request_id)
+        return self._calls.debit(request, deadline_s)
+
+    def debit_batch(
+        self,
+        debits: Sequence[pb.DebitRequest],
+        *,
+        all_or_nothing: bool = False,
+        deadline_s: float | None = None,
+    ) -> list[pb.DebitResponse | TollmeshError]:
+        """Many debits in one call; gives, does not raise, what became of each, in order."""
+        request = requests.batch(debits, all_or_nothing=all_or_nothing)
+        path = f"{_CREDITS}BatchDebit"
+        response = self._calls.call(path, request, pb.BatchDebitResponse, deadline_s)
+        return [
+            outcome.debit if outcome.HasField("debit") else errors.of_outcome(outcome.error)
+            for outcome in response.outcomes
+        ]
+
+    def refund(
+        self,
+        account_id: str,
+        entry_id: str,
+        amount: int = 0,
+        *,
+        resource: str = "",
+        request_id: str | None = None,
+        deadline_s: float | None = None,
+    ) -> pb.RefundResponse:
+        """Reverses a debit or capture; amount 0: all that is left of it."""
+        request = pb.RefundRequest(
+            request_id=request_id or new_request_id(),
+            account_id=account_id,
+            entry_id=entry_id,
+            amount=amount,
+            resource=resource,
+        )
+        return self._calls.call(f"{_CREDITS}Refund", request, pb.RefundResponse, deadline_s)
+
+    def reserve(
+        self,
+        account_id: str,
+        amount: int | None = None,
+        *,
+        time_to_live_s: float,
+        metered: Metered | None = None,
+        currency: str = "",
+        expiry_policy: pb.ExpiryPolicy.ValueType = pb.EXPIRY_POLICY_UNSPECIFIED,
+        excess_rule: pb.ExcessRule.ValueType = pb.EXCESS_RULE_UNSPECIFIED,
+        resource: str = "",
+        request_id: str | None = None,
+        deadline_s: float | None = None,
+    ) -> pb.ReserveResponse:
+        """Sets credit aside under a hold."""
+        request = pb.ReserveRequest(
+            request_id=request_id or new_request_id(),
+            account_id=account_id,
+            currency=currency,
+            amount=amount,  # type: ignore[arg-type]  # None: not set
+            metered=metered,
+            time_to_live=requests.duration(time_to_live_s),
+            expiry_policy=expiry_policy,
+            excess_rule=excess_rule,
+            resource=resource,
+        )
+        return self._calls.call(f"{_CREDITS}Reserve", request, pb.ReserveResponse, deadline_s)
+
+    def capture(
+        self,
+        account_id: str,
+        hold_id: str,
+        amount: int | None = None,
+        *,
+        metered: Metered | None = None,
+        final: bool = False,
+        request_id: str | None = None,
+        deadline_s: float | None = None,
+    ) -> pb.CaptureResponse:
+        """Debits a hold; with ``final``, releases the rest. Raises HoldNotFound, HoldNotOpen."""
+        request = pb.CaptureRequest(
+            request_id=request_id or new_request_id(),
+            account_id=account_id,
+            hold_id=hold_id,
+            amount=amount,  # type: ignore[arg-type]  # None: not set
+            metered=metered,
+            final=final,
+        )
+        return self._calls.call(f"{_CREDITS}Capture", request, pb.CaptureResponse, deadline_s)
+
+    def extend_hold(
+        self,
+        account_id: str,
+        hold_id: str,
+        *,
+        time_to_live_s: float,
+        amount: int | None = None,
+        metered: Metered | None = None,
+        request_id: str | None = None,
+        deadline_s: float | None = None,
+    ) -> pb.ExtendHoldResponse:
+        """Prolongs a hold, and adds to it."""
+        request = pb.ExtendHoldRequest(
+            request_id=request_id or new_request_id(),
+            account_id=account_id,
+            hold_id=hold_id,
+            time_to_live=requests.duration(time_to_live_s),
+            amount=amount,  # type: ignore[arg-type]  # None: not set
+            metered=metered,
+        )
+        path = f"{_CREDITS}ExtendHold"
+        return self._calls.call(path, request, pb.ExtendHoldResponse, deadline_s)
+
+    def release(
+        self,
+        account_id: str,
+        hold_id: str,
+        *,
+        request_id: str | None = None,
+        deadline_s: float | None = None,
+    ) -> pb.ReleaseResponse:
+        """Gives a hold back."""
+        request = pb.ReleaseRequest(
+            request_id=request_id or new_request_id(), account_id=account_id, hold_id=hold_id
+        )
+        return self._calls.call(f"{_CREDITS}Release", request, pb.ReleaseResponse, deadline_s)
+
+    def get_hold(
+        self,
+        account_id: str,
+        hold_id: str,
+        *,
+        at_least_version: str = "",
+        deadline_s: float | None = None,
+    ) -> pb.GetHoldResponse:
+        """One hold."""
+        request = pb.GetHoldRequest(
+            account_id=account_id, hold_id=hold_id, at_least_version=at_least_version
+        )
+        return self._calls.call(f"{_CREDITS}GetHold", request, pb.GetHoldResponse, deadline_s)
+
+    def list_holds(
+        self, account_id: str, *, page_size: int = 0, deadline_s: float | None = None
+    ) -> Iterator[pb.Hold]:
+        """The open holds of an account, page after page; ``deadline_s`` is for each page."""
+        request = pb.ListHoldsRequest(account_id=account_id, page_size=page_size)
+        path = f"{_CREDITS}ListHolds"
+        while True:
+            page = self._calls.call(path, request, pb.ListHoldsResponse, deadline_s)
+            for hold in page.holds:
+                yield hold
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    def balance(
+        self,
+        account_id: str,
+        *,
+        currency: str = "",
+        at_least_version: str = "",
+        deadline_s: float | None = None,
+    ) -> pb.GetBalanceResponse:
+        """The balance and its grants, strictly fresh."""
+        request = pb.GetBalanceRequest(
+            account_id=account_id, currency=currency, at_least_version=at_least_version
+        )
+        path = f"{_CREDITS}GetBalance"
+        return self._calls.call(path, request, pb.GetBalanceResponse, deadline_s)
+
+    def watch_balance(
+        self,
+        account_id: str,
+        *,
+        currency: str = "",
+        thresholds: Iterable[int] = (),
+        thresholds_only: bool = False,
+        at_least_version: str = "",
+        deadline_s: float | None = None,
+    ) -> Iterator[pb.WatchBalanceResponse]:
+        """The balance now and whenever it changed; raises when the stream breaks: watch again."""
+        request = pb.WatchBalanceRequest(
+            account_id=account_id,
+            currency=currency,
+            at_least_version=at_least_version,
+            thresholds=thresholds,
+            thresholds_only=thresholds_only,
+        )
+        path = f"{_CREDITS}WatchBalance"
+        for answer in self._calls.stream(path, request, pb.WatchBalanceResponse, deadline_s):
+            yield answer
+
+    def usage(
+        self,
+        account_id: str,
+        *,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        period: pb.UsagePeriod.ValueType = pb.USAGE_PERIOD_UNSPECIFIED,
+        deadline_s: float | None = None,
+    ) -> list[pb.MeterUsage]:
+        """What an account used, by meter, over whole UTC days."""
+        request = pb.GetUsageRequest(
+            account_id=account_id,
+            start_time=requests.timestamp(start_time),
+            end_time=requests.timestamp(end_time),
+            period=period,
+        )
+        path = f"{_CREDITS}GetUsage"
+        answer = self._calls.call(path, request, pb.GetUsageResponse, deadline_s)
+        return list(answer.usage)
+
+    def entries(
+        self,
+        account_id: str,
+        *,
+        newest_first: bool = False,
+        page_size: int = 0,
+        at_least_version: str = "",
+        deadline_s: float | None = None,
+    ) -> Iterator[pb.Entry]:
+        """The account's ledger, page after page; ``deadline_s`` is for each page."""
+        request = pb.ListEntriesRequest(
+            account_id=account_id,
+            newest_first=newest_first,
+            page_size=page_size,
+            at_least_version=at_least_version,
+        )
+        path = f"{_CREDITS}ListEntries"
+        while True:
+            page = self._calls.call(path, request, pb.ListEntriesResponse, deadline_s)
+            for entry in page.entries:
+                yield entry
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    def open_lease(
+        self, request: lease_pb.OpenLeaseRequest, *, deadline_s: float | None = None
+    ) -> lease_pb.OpenLeaseResponse:
+        """Sets credit aside for an owner; a request id is made when the request has none."""
+        request.request_id = request.request_id or new_request_id()
+        path = f"{_LEASES}OpenLease"
+        return self._calls.call(path, request, lease_pb.OpenLeaseResponse, deadline_s)
+
+    def settle_lease(
+        self, request: lease_pb.SettleLeaseRequest, *, deadline_s: float | None = None
+    ) -> lease_pb.SettleLeaseResponse:
+        """Debits what the owner spent; a request id is made when the request has none."""
+        request.request_id = request.request_id or new_request_id()
+        path = f"{_LEASES}SettleLease"
+        return self._calls.call(path, request, lease_pb.SettleLeaseResponse, deadline_s)

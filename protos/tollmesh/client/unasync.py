@@ -1,0 +1,40 @@
+"""Makes the sync client of the async one: ``python -m tollmesh.client.unasync``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FILES = {"async_client.py": "sync_client.py", "async_calls.py": "sync_calls.py"}
+_RULES = (
+    (
+        r"``sync_client.py`` is made of this file by .*?gives\.\n",
+        "Made of ``async_client.py`` by ``unasync``: change that one.\n",
+    ),
+    (r", for asyncio\.", ", for threads."),
+    (r"``grpc\.aio``", "grpcio's sync channels"),
+    (r"\nimport asyncio\n", "\n"),
+    (r"\nimport grpc\.aio\n", "\n"),
+    (r"grpc\.aio\.", "grpc."),
+    (r"asyncio\.sleep", "time.sleep"),
+    (r"\basync (def|for|with) ", r"\1 "),
+    (r"\bawait ", ""),
+    (r"__a(enter|exit)__", r"__\1__"),
+    (r"\bAsync(Iterator|Iterable)", r"\1"),
+    (r"(?<!``)async_(calls|debits|client)", r"sync_\1"),
+    (r"AsyncCreditClient", "CreditClient"),
+    (r"Async(Calls|Debits)", r"Sync\1"),
+)
+
+
+def converted(source: str) -> str:
+    """The sync text of an async one."""
+    for pattern, replacement in _RULES:
+        source = re.sub(pattern, replacement, source, flags=re.DOTALL)
+    return source
+
+
+if __name__ == "__main__":
+    for name, made in FILES.items():
+        (HERE / made).write_text(converted((HERE / name).read_text()))
