@@ -291,7 +291,7 @@ class Account:
         if usage.quantity + metered.quantity > MAX_AMOUNT:
             raise AmountOutOfRangeError(f"Today's usage of {metered.meter} would exceed 64 bits")
         usage.quantity += metered.quantity
-        usage.amount += amount
+        usage.amount = min(MAX_AMOUNT, usage.amount + amount)
         usage.count = min(MAX_AMOUNT, usage.count + count)
         usage.shortfall = min(MAX_AMOUNT, usage.shortfall + shortfall)
         usage.free += free

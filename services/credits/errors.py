@@ -15,7 +15,8 @@ from services.store import translation
 class InsufficientCreditError(ServiceError):
     """The account has less credit than this takes; nothing was taken.
 
-    Metadata: ``currency``, ``needed`` (from the balance) and ``available``.
+    Metadata: ``currency``, ``needed`` (from the balance) and ``available`` (what could be taken: an
+    overdraft limit counts where it may be used).
     """
 
     code = grpc.StatusCode.FAILED_PRECONDITION
