@@ -85,10 +85,19 @@ async def test_a_typed_client_with_the_wheel_alone_authorizes_and_debits(
     assert printed.split() == [tenant.account_id, "7", "93", "True"]
 
 
+async def test_the_wheel_alone_has_a_client_that_debits(
+    consumer: Path, mesh: LocalMesh, tenant: Tenant
+) -> None:
+    script = CONSUMER / "credit_client.py"
+    printed = _run(consumer, script, mesh.addresses["credits"], tenant.account_id)
+    assert printed.split() == ["93", "88", "INSUFFICIENT_CREDIT"]
+
+
 def test_the_newest_protobuf_loads_the_stubs_and_so_does_the_oldest_allowed(
     consumer: Path, wheel: Path, tmp_path: Path
 ) -> None:
-    load = "import google.protobuf as p, tollmesh.edge.v1.edge_pb2_grpc; print(p.__version__)"
+    modules = "tollmesh.edge.v1.edge_pb2_grpc, tollmesh.client"
+    load = f"import google.protobuf as p, {modules}; print(p.__version__)"
     assert int(_run(consumer, "-c", load).split(".")[0]) >= 7
     oldest = _empty_environment(tmp_path / "oldest", wheel, "protobuf==6.31.1", "grpcio==1.76.0")
     assert _run(oldest, "-c", load).strip() == "6.31.1"
@@ -99,7 +108,8 @@ def test_mypy_strict_accepts_the_client(wheel: Path, tmp_path: Path) -> None:
     python = _empty_environment(
         tmp_path / "typed", f"{wheel}[types]", "mypy", "--constraint", constraints
     )
-    _run(python, "-m", "mypy", "--strict", CONSUMER / "client.py", cwd=tmp_path)
+    for script in ("client.py", "credit_client.py"):
+        _run(python, "-m", "mypy", "--strict", CONSUMER / script, cwd=tmp_path)
 
 
 def test_a_unit_suite_of_another_team_runs_on_the_shipped_stubs(

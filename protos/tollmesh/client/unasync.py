@@ -12,6 +12,8 @@ _RULES = (
         r"``sync_client.py`` is made of this file by .*?gives\.\n",
         "Made of ``async_client.py`` by ``unasync``: change that one.\n",
     ),
+    (r"\n    def lease\(.*?settle_every_s\)\n", ""),
+    (r"from tollmesh.client.async_lease import AsyncLease\n", ""),
     (r", for asyncio\.", ", for threads."),
     (r"``grpc\.aio``", "grpcio's sync channels"),
     (r"\nimport asyncio\n", "\n"),
