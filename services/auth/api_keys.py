@@ -6,6 +6,7 @@ secret, and for each account an append-only list of its keys' ids. Keys are neve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 from services.auth import accounts
@@ -19,6 +20,7 @@ from services.store.records import Record, changed, decoder, encode
 
 _RECORDS = Subspace("auth", "key")
 _ORDER = Subspace("auth", "key-order")
+_IMPORTED = Subspace("auth", "key-imported")
 
 
 class Scope(IntEnum):
@@ -52,6 +54,8 @@ class ApiKey(Record, frozen=True):
     revoke_time_us: int | None
     """None: not revoked."""
     hash: KeyHash
+    imported: bool = False
+    """Its secret was given out by another system; see ``imported_keys``."""
 
 
 _decode = decoder(ApiKey)
@@ -103,7 +107,22 @@ def rehash(tx: Transaction, key_id: str, old: KeyHash, new: KeyHash) -> None:
     """
     key = get(tx, key_id)
     if key.hash == old:
+        if key.imported:
+            tx.clear(_IMPORTED.key(old.digest))
+            index_imported(tx, key_id, new)
         _put(tx, changed(key, hash=new))
+
+
+def index_imported(tx: Transaction, key_id: str, secret: KeyHash) -> None:
+    """Lets an imported key be found by the hash of its secret."""
+    tx.set(_IMPORTED.key(secret.digest), key_id.encode())
+
+
+def find_imported(tx: ReadTransaction, digests: Sequence[bytes]) -> ApiKey | None:
+    """The imported key whose secret has one of these hashes (one a pepper)."""
+    key_ids = tx.get_many([_IMPORTED.key(digest) for digest in digests])
+    found = next((key_id for key_id in key_ids if key_id is not None), None)
+    return None if found is None else get(tx, found.decode())
 
 
 def list_of_account(

@@ -19,6 +19,8 @@ SECRET_CHARS = 32
 """Letters and digits: 190 bits."""
 CHECKSUM_CHARS = 8
 
+OWN_PREFIX = "tm_"
+_IMPORTED_FORM = re.compile("[!-~]{16,256}")
 _FORM = re.compile(
     f"tm_({ENVIRONMENT_PATTERN})_([A-Za-z0-9]{{{KEY_ID_CHARS}}})"
     f"_([A-Za-z0-9]{{{SECRET_CHARS}}})([0-9a-f]{{{CHECKSUM_CHARS}}})"
@@ -57,6 +59,30 @@ class Credential:
         if form is None or form[4] != _checksum(text[:-CHECKSUM_CHARS]):
             raise CredentialMalformedError
         return Credential(form[1], form[2], form[3])
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedSecret:
+    """What the holder of an imported key presents. Its ``repr`` does not show it."""
+
+    text: str = field(repr=False)
+
+    @staticmethod
+    def parse(text: str) -> ImportedSecret:
+        """Raises ``CredentialMalformedError`` for what can be no imported secret."""
+        if _IMPORTED_FORM.fullmatch(text) is None or text.startswith(OWN_PREFIX):
+            raise CredentialMalformedError
+        return ImportedSecret(text)
+
+
+def presented(text: str) -> Credential | ImportedSecret:
+    """What a text claims to be: a key of ours when it begins as one, else an imported one's secret.
+
+    Raises ``CredentialMissingError`` and ``CredentialMalformedError``.
+    """
+    if not text or text.startswith(OWN_PREFIX):
+        return Credential.parse(text)
+    return ImportedSecret.parse(text)
 
 
 def _checksum(body: str) -> str:

@@ -13,11 +13,12 @@ from datetime import UTC, datetime, timedelta
 from services.auth import accounts, api_keys
 from services.auth.accounts import AccountState
 from services.auth.api_keys import ApiKey, KeyHash, Scope
-from services.auth.credential import Credential
+from services.auth.credential import Credential, ImportedSecret
 from services.auth.errors import (
     AccountClosedError,
     AccountSuspendedError,
     CredentialExpiredError,
+    CredentialMalformedError,
     CredentialRevokedError,
     CredentialUnknownError,
     ScopeMissingError,
@@ -45,12 +46,20 @@ class Verifier:
         nothing = KeyHash(peppers.current, random)
         return Verifier(peppers, encode(ApiKey("", "", "", (), 0, None, None, nothing)))
 
-    def prove(self, tx: ReadTransaction, credential: Credential) -> ApiKey:
+    def prove(self, tx: ReadTransaction, credential: Credential | ImportedSecret) -> ApiKey:
         """The key that the credential proves. Raises ``CredentialUnknownError``.
+
+        A secret that nobody imported is no key at all: ``CredentialMalformedError``.
 
         Whether the key id is unknown or the secret wrong: one read, one decoding, one hash and one
         comparison of equal length, and no branch but the last.
         """
+        if isinstance(credential, ImportedSecret):
+            digests = self.peppers.hashes_of_secret(credential.text)
+            imported = api_keys.find_imported(tx, digests)
+            if imported is None:
+                raise CredentialMalformedError
+            return imported
         key = api_keys.find(tx, credential.key_id, otherwise=self.stand_in)
         if not self.peppers.matches(credential, key.hash.pepper_id, key.hash.digest):
             raise CredentialUnknownError
@@ -58,7 +67,12 @@ class Verifier:
 
 
 def decide(
-    tx: ReadTransaction, verifier: Verifier, credential: Credential, action: Scope, *, now_us: int
+    tx: ReadTransaction,
+    verifier: Verifier,
+    credential: Credential | ImportedSecret,
+    action: Scope,
+    *,
+    now_us: int,
 ) -> ApiKey:
     """The key, when the credential may do the action. Every refusal raises, in this order.
 

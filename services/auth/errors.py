@@ -91,6 +91,13 @@ class AccountStateConflictError(ServiceError):
     reason = reasons.ERROR_REASON_ACCOUNT_STATE_CONFLICT
 
 
+class ApiKeyConflictError(ServiceError):
+    """This secret belongs to a key already, which has another account, scopes, name or expiry."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = reasons.ERROR_REASON_API_KEY_CONFLICT
+
+
 ERRORS: tuple[type[ServiceError], ...] = (
     CredentialMissingError,
     CredentialMalformedError,
@@ -103,5 +110,6 @@ ERRORS: tuple[type[ServiceError], ...] = (
     AccountNotFoundError,
     ApiKeyNotFoundError,
     AccountStateConflictError,
+    ApiKeyConflictError,
 )
 """Every class that a client of the auth service must know, besides those of any service."""

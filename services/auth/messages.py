@@ -39,7 +39,7 @@ def notice_message(notice: Notice) -> pb.Notice:
     return pb.Notice(kind=pb.NoticeKind.ValueType(notice.kind), message=notice.message)
 
 
-def expiry_us(request: pb.CreateApiKeyRequest) -> int | None:
+def expiry_us(request: pb.CreateApiKeyRequest | pb.ImportApiKeyRequest) -> int | None:
     """When the key to be made expires, in microseconds since 1970; None: never.
 
     Raises ``InvalidArgumentError`` for what is no time of the years 1 to 9999.

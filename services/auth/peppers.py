@@ -50,6 +50,18 @@ class Peppers:
         key = self._keys.get(pepper_id, self._keys[self.current])
         return blake2b(credential.body.encode(), key=key, digest_size=HASH_BYTES).digest()
 
+    def hash_secret(self, secret: str, pepper_id: str) -> bytes:
+        """HASH_BYTES of a secret that another system made; never equal to any ``hash``."""
+        key = self._keys[pepper_id]
+        return blake2b(
+            secret.encode(), key=key, digest_size=HASH_BYTES, person=b"imported"
+        ).digest()
+
+    def hashes_of_secret(self, secret: str) -> list[bytes]:
+        """``hash_secret`` under each pepper, the current one first."""
+        names = sorted(self._keys, key=lambda name: name != self.current)
+        return [self.hash_secret(secret, name) for name in names]
+
     def matches(self, credential: Credential, pepper_id: str, expected: bytes) -> bool:
         """Whether ``expected`` is the credential's hash; takes equally long for any answer."""
         return hmac.compare_digest(self.hash(credential, pepper_id), expected)

@@ -11,17 +11,18 @@ from google.protobuf.message import Message
 from tollmesh.auth.v1 import auth_pb2 as pb
 from tollmesh.auth.v1 import auth_pb2_grpc as pb_grpc
 
-from services.auth import accounts, api_keys, identifiers
+from services.auth import accounts, api_keys, identifiers, imported_keys
 from services.auth.accounts import Account, AccountState
 from services.auth.api_keys import ApiKey, KeyHash, Scope
-from services.auth.credential import Credential
+from services.auth.credential import OWN_PREFIX, Credential, ImportedSecret, presented
 from services.auth.decision import Verifier, decide
 from services.auth.messages import account_message, api_key_message, expiry_us, notice_message
 from services.auth.notices import LOCATION_HOPPING
 from services.auth.peppers import Peppers
 from services.process.logs import get_logger
 from services.rpc.call import Call
-from services.store.errors import StoreError
+from services.rpc.errors import InvalidArgumentError
+from services.store.errors import RequestIdReusedError, StoreError
 from services.store.port import Operation, Store, Transaction
 from services.store.requests import RequestRecords, fingerprint
 
@@ -58,14 +59,15 @@ class AuthServicer(pb_grpc.AuthServiceServicer):
         action = Scope(request.action)
         call.note(action=action.name.lower(), region=request.client.region)
         call.note(resource=request.resource)
-        credential = Credential.parse(request.credential)
-        call.note(key_id=credential.key_id)
+        credential = presented(request.credential)
+        if isinstance(credential, Credential):
+            call.note(key_id=credential.key_id)
         now_us = self._now_us()
         decided = await self._store.read(
             lambda tx: decide(tx, self._verifier, credential, action, now_us=now_us)
         )
         key = decided.result
-        call.note(account_id=key.account_id)
+        call.note(account_id=key.account_id, key_id=key.key_id)
         await self._renew_hash(key, credential)
         return pb.AuthorizeResponse(
             account_id=key.account_id,
@@ -83,12 +85,16 @@ class AuthServicer(pb_grpc.AuthServiceServicer):
         duration.FromMicroseconds(cache_us)
         return duration
 
-    async def _renew_hash(self, key: ApiKey, credential: Credential) -> None:
+    async def _renew_hash(self, key: ApiKey, credential: Credential | ImportedSecret) -> None:
         """Keeps the hash of the current pepper, so that an older pepper falls out of use."""
         peppers = self._verifier.peppers
         if key.hash.pepper_id == peppers.current:
             return
-        new = KeyHash(peppers.current, peppers.hash(credential, peppers.current))
+        if isinstance(credential, ImportedSecret):
+            digest = peppers.hash_secret(credential.text, peppers.current)
+        else:
+            digest = peppers.hash(credential, peppers.current)
+        new = KeyHash(peppers.current, digest)
         renewal = Operation(
             lambda tx: api_keys.rehash(tx, key.key_id, key.hash, new), group=key.account_id
         )
@@ -200,6 +206,39 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         Call.of(context).note(key_id=response.api_key.key_id, replayed=replayed)
         return response
 
+    async def ImportApiKey(
+        self, request: pb.ImportApiKeyRequest, context: object
+    ) -> pb.ImportApiKeyResponse:
+        """Makes a key of a secret that exists; the same import again gives the same key."""
+        if request.secret.startswith(OWN_PREFIX):
+            rule = f"begins with {OWN_PREFIX}: such a key is made by CreateApiKey"
+            raise InvalidArgumentError(violations={"secret": rule})
+        secret = ImportedSecret.parse(request.secret).text
+        digests = self._peppers.hashes_of_secret(secret)
+        now_us = self._now_us()
+        key_hash = KeyHash(self._peppers.current, digests[0])
+        new = self._key_of(request, identifiers.new_key_id(), key_hash, now_us, imported=True)
+        # What is recorded of the request must verify no guess of the secret.
+        request.ClearField("secret")
+
+        def create(tx: Transaction) -> Message:
+            key, _ = imported_keys.create(tx, new, digests)
+            return pb.ImportApiKeyResponse(api_key=api_key_message(key))
+
+        def check(tx: Transaction, answer: bytes) -> None:
+            key_id = pb.ImportApiKeyResponse.FromString(answer).api_key.key_id
+            found = api_keys.find_imported(tx, digests)
+            if found is None or found.key_id != key_id:
+                raise RequestIdReusedError(request.request_id)
+
+        answer, replayed = await self._once(
+            "ImportApiKey", request, request.account_id, create, now_us, check
+        )
+        response = pb.ImportApiKeyResponse.FromString(answer)
+        response.replayed = replayed or response.api_key.key_id != new.key_id
+        Call.of(context).note(key_id=response.api_key.key_id, replayed=response.replayed)
+        return response
+
     async def ListApiKeys(
         self, request: pb.ListApiKeysRequest, context: object
     ) -> pb.ListApiKeysResponse:
@@ -236,15 +275,28 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         self, request: pb.CreateApiKeyRequest, credential: Credential, now_us: int
     ) -> ApiKey:
         pepper_id = self._peppers.current
+        key_hash = KeyHash(pepper_id, self._peppers.hash(credential, pepper_id))
+        return self._key_of(request, credential.key_id, key_hash, now_us)
+
+    def _key_of(
+        self,
+        request: pb.CreateApiKeyRequest | pb.ImportApiKeyRequest,
+        key_id: str,
+        key_hash: KeyHash,
+        now_us: int,
+        *,
+        imported: bool = False,
+    ) -> ApiKey:
         return ApiKey(
-            key_id=credential.key_id,
+            key_id=key_id,
             account_id=request.account_id,
             display_name=request.display_name,
             scopes=tuple(Scope(scope) for scope in request.scopes),
             create_time_us=now_us,
             expire_time_us=expiry_us(request),
             revoke_time_us=None,
-            hash=KeyHash(pepper_id, self._peppers.hash(credential, pepper_id)),
+            hash=key_hash,
+            imported=imported,
         )
 
     async def _once(
@@ -254,18 +306,22 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         group: str,
         work: Callable[[Transaction], Message],
         now_us: int,
+        check: Callable[[Transaction, bytes], None] | None = None,
     ) -> tuple[bytes, bool]:
         """The answer of ``work``, applied once for the request's id, and whether it is a replay."""
         content = fingerprint(method, request.SerializeToString(deterministic=True))
 
         def run(tx: Transaction) -> tuple[bytes, bool]:
-            return self._records.once(
+            answer, replayed = self._records.once(
                 tx,
                 request.request_id,
                 content,
                 lambda: work(tx).SerializeToString(),
                 now_us=now_us,
             )
+            if replayed and check is not None:
+                check(tx, answer)
+            return answer, replayed
 
         reads = (self._records.key(request.request_id),)
         return (await self._store.commit(Operation(run, group, reads))).result

@@ -164,6 +164,21 @@ async def _(wire: Wire) -> Refusal:
     return await refused(wire.accounts.SetAccountState(request))
 
 
+@provokes("API_KEY_CONFLICT")
+async def _(wire: Wire) -> Refusal:
+    account, _ = await _state(wire, auth.ACCOUNT_STATE_ACTIVE)
+    request = auth.ImportApiKeyRequest(
+        request_id=new_id(),
+        account_id=account,
+        scopes=[auth.SCOPE_READ],
+        secret=f"legacy-{new_id()}",
+    )
+    await wire.accounts.ImportApiKey(request)
+    request.request_id = new_id()
+    request.scopes.append(auth.SCOPE_PIN)
+    return await refused(wire.accounts.ImportApiKey(request))
+
+
 @provokes("NETWORK_NOT_FOUND")
 async def _(wire: Wire) -> Refusal:
     return await refused(wire.chain.GetHead(chain.GetHeadRequest(network="nowhere")))

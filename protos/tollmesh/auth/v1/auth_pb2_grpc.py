@@ -140,6 +140,11 @@ class AccountServiceStub(object):
                 request_serializer=tollmesh_dot_auth_dot_v1_dot_auth__pb2.CreateApiKeyRequest.SerializeToString,
                 response_deserializer=tollmesh_dot_auth_dot_v1_dot_auth__pb2.CreateApiKeyResponse.FromString,
                 _registered_method=True)
+        self.ImportApiKey = channel.unary_unary(
+                '/tollmesh.auth.v1.AccountService/ImportApiKey',
+                request_serializer=tollmesh_dot_auth_dot_v1_dot_auth__pb2.ImportApiKeyRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_auth_dot_v1_dot_auth__pb2.ImportApiKeyResponse.FromString,
+                _registered_method=True)
         self.ListApiKeys = channel.unary_unary(
                 '/tollmesh.auth.v1.AccountService/ListApiKeys',
                 request_serializer=tollmesh_dot_auth_dot_v1_dot_auth__pb2.ListApiKeysRequest.SerializeToString,
@@ -195,6 +200,18 @@ class AccountServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportApiKey(self, request, context):
+        """Makes a key whose secret another system gave out, so that it keeps working here. Only a keyed
+        hash of the secret is kept. A secret that is imported again for the same account, with the same
+        scopes, name and expiry, answers the key that there is, with replayed = true, whatever the
+        request_id; otherwise it is refused. Idempotent by request_id.
+        Errors: ACCOUNT_NOT_FOUND, ACCOUNT_STATE_CONFLICT (the account is closed), API_KEY_CONFLICT.
+        Deadline: 2 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListApiKeys(self, request, context):
         """An account's keys, oldest first, revoked ones included, in pages.
         Errors: ACCOUNT_NOT_FOUND, PAGE_TOKEN_INVALID. Safe to retry. Deadline: 5 s.
@@ -238,6 +255,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.CreateApiKey,
                     request_deserializer=tollmesh_dot_auth_dot_v1_dot_auth__pb2.CreateApiKeyRequest.FromString,
                     response_serializer=tollmesh_dot_auth_dot_v1_dot_auth__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'ImportApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportApiKey,
+                    request_deserializer=tollmesh_dot_auth_dot_v1_dot_auth__pb2.ImportApiKeyRequest.FromString,
+                    response_serializer=tollmesh_dot_auth_dot_v1_dot_auth__pb2.ImportApiKeyResponse.SerializeToString,
             ),
             'ListApiKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.ListApiKeys,
@@ -386,6 +408,33 @@ class AccountService(object):
             '/tollmesh.auth.v1.AccountService/CreateApiKey',
             tollmesh_dot_auth_dot_v1_dot_auth__pb2.CreateApiKeyRequest.SerializeToString,
             tollmesh_dot_auth_dot_v1_dot_auth__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.auth.v1.AccountService/ImportApiKey',
+            tollmesh_dot_auth_dot_v1_dot_auth__pb2.ImportApiKeyRequest.SerializeToString,
+            tollmesh_dot_auth_dot_v1_dot_auth__pb2.ImportApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -100,6 +100,14 @@ class AccountServiceStub:
     Idempotent by request_id, except that a replayed answer has no secret.
     Errors: ACCOUNT_NOT_FOUND, ACCOUNT_STATE_CONFLICT (the account is closed). Deadline: 2 s.
     """
+    ImportApiKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ImportApiKeyRequest, _auth_pb2.ImportApiKeyResponse]
+    """Makes a key whose secret another system gave out, so that it keeps working here. Only a keyed
+    hash of the secret is kept. A secret that is imported again for the same account, with the same
+    scopes, name and expiry, answers the key that there is, with replayed = true, whatever the
+    request_id; otherwise it is refused. Idempotent by request_id.
+    Errors: ACCOUNT_NOT_FOUND, ACCOUNT_STATE_CONFLICT (the account is closed), API_KEY_CONFLICT.
+    Deadline: 2 s.
+    """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListApiKeysRequest, _auth_pb2.ListApiKeysResponse]
     """An account's keys, oldest first, revoked ones included, in pages.
     Errors: ACCOUNT_NOT_FOUND, PAGE_TOKEN_INVALID. Safe to retry. Deadline: 5 s.
@@ -130,6 +138,14 @@ class AccountServiceAsyncStub(AccountServiceStub):
     """Makes a key. Its secret is in this answer and nowhere else: what is kept is a keyed hash.
     Idempotent by request_id, except that a replayed answer has no secret.
     Errors: ACCOUNT_NOT_FOUND, ACCOUNT_STATE_CONFLICT (the account is closed). Deadline: 2 s.
+    """
+    ImportApiKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.ImportApiKeyRequest, _auth_pb2.ImportApiKeyResponse]  # type: ignore[assignment]
+    """Makes a key whose secret another system gave out, so that it keeps working here. Only a keyed
+    hash of the secret is kept. A secret that is imported again for the same account, with the same
+    scopes, name and expiry, answers the key that there is, with replayed = true, whatever the
+    request_id; otherwise it is refused. Idempotent by request_id.
+    Errors: ACCOUNT_NOT_FOUND, ACCOUNT_STATE_CONFLICT (the account is closed), API_KEY_CONFLICT.
+    Deadline: 2 s.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListApiKeysRequest, _auth_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """An account's keys, oldest first, revoked ones included, in pages.
@@ -188,6 +204,20 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes a key. Its secret is in this answer and nowhere else: what is kept is a keyed hash.
         Idempotent by request_id, except that a replayed answer has no secret.
         Errors: ACCOUNT_NOT_FOUND, ACCOUNT_STATE_CONFLICT (the account is closed). Deadline: 2 s.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportApiKey(
+        self,
+        request: _auth_pb2.ImportApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ImportApiKeyResponse, _abc.Awaitable[_auth_pb2.ImportApiKeyResponse]]:
+        """Makes a key whose secret another system gave out, so that it keeps working here. Only a keyed
+        hash of the secret is kept. A secret that is imported again for the same account, with the same
+        scopes, name and expiry, answers the key that there is, with replayed = true, whatever the
+        request_id; otherwise it is refused. Idempotent by request_id.
+        Errors: ACCOUNT_NOT_FOUND, ACCOUNT_STATE_CONFLICT (the account is closed), API_KEY_CONFLICT.
+        Deadline: 2 s.
         """
 
     @_abc_1.abstractmethod

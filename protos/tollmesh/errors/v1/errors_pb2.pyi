@@ -72,6 +72,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Auth, NOT_FOUND: no such key."""
     ERROR_REASON_ACCOUNT_STATE_CONFLICT: _ErrorReason.ValueType  # 30
     """Auth, FAILED_PRECONDITION: the account's state does not allow this change."""
+    ERROR_REASON_API_KEY_CONFLICT: _ErrorReason.ValueType  # 31
+    """Auth, ALREADY_EXISTS: the secret belongs to a key that differs from the one to be imported."""
     ERROR_REASON_INSUFFICIENT_CREDIT: _ErrorReason.ValueType  # 40
     """Credits, FAILED_PRECONDITION with QuotaFailure. Metadata: currency, needed, available."""
     ERROR_REASON_HOLD_NOT_FOUND: _ErrorReason.ValueType  # 41
@@ -175,6 +177,8 @@ ERROR_REASON_API_KEY_NOT_FOUND: ErrorReason.ValueType  # 29
 """Auth, NOT_FOUND: no such key."""
 ERROR_REASON_ACCOUNT_STATE_CONFLICT: ErrorReason.ValueType  # 30
 """Auth, FAILED_PRECONDITION: the account's state does not allow this change."""
+ERROR_REASON_API_KEY_CONFLICT: ErrorReason.ValueType  # 31
+"""Auth, ALREADY_EXISTS: the secret belongs to a key that differs from the one to be imported."""
 ERROR_REASON_INSUFFICIENT_CREDIT: ErrorReason.ValueType  # 40
 """Credits, FAILED_PRECONDITION with QuotaFailure. Metadata: currency, needed, available."""
 ERROR_REASON_HOLD_NOT_FOUND: ErrorReason.ValueType  # 41
