@@ -183,9 +183,15 @@ class Ledger:
         read = await self._read(account_id, run, at_least)
         return read.result._replace(version=read.version)
 
-    async def usage(self, account_id: str, start_us: int | None, end_us: int | None) -> UsageLines:
+    async def usage(
+        self,
+        account_id: str,
+        start_us: int | None,
+        end_us: int | None,
+        period: queries.UsagePeriod = queries.UsagePeriod.WHOLE,
+    ) -> UsageLines:
         """Usage by meter, from the UTC day of ``start_us`` to before that of ``end_us``."""
-        total = queries.UsageTotal(account_id, start_us, end_us)
+        total = queries.UsageTotal(account_id, start_us, end_us, period)
         while True:
             read = await self._read(account_id, total.next_part)
             if total.add(read.result):

@@ -135,6 +135,7 @@ def usage_message(line: UsageLine) -> pb.MeterUsage:
         refunded_amount=line.usage.refunded_amount,
         shortfall=line.usage.shortfall,
         free_quantity=line.usage.free,
+        start_time=None if line.start_us is None else timestamp(line.start_us),
     )
 
 

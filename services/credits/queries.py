@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 from typing import NamedTuple
 
 from services.credits.account import DAY_US, load_wallet
@@ -27,6 +29,16 @@ from services.store.port import ReadTransaction
 
 USAGE_PART = 2000
 """Usage counters that one read takes in: a few years are several reads."""
+USAGE_LINES = 10_000
+"""Lines of one answer; more are refused."""
+
+
+class UsagePeriod(IntEnum):
+    """As in the contract: into what usage is cut."""
+
+    WHOLE = 0
+    DAY = 1
+    MONTH = 2
 
 
 class BalanceView(NamedTuple):
@@ -48,8 +60,10 @@ class EntryPage(NamedTuple):
 
 
 class UsageLine(NamedTuple):
-    """What a meter came to; sorts by meter, cache result and currency."""
+    """What a meter came to; sorts by period, meter, cache result and currency."""
 
+    start_us: int | None
+    """When its period begins; None if time was not cut."""
     meter: str
     cache: int
     currency: str
@@ -99,11 +113,19 @@ class UsageTotal:
     The counters of a day that is over do not change, so the parts fit together.
     """
 
-    def __init__(self, account_id: str, start_us: int | None, end_us: int | None) -> None:
+    def __init__(
+        self,
+        account_id: str,
+        start_us: int | None,
+        end_us: int | None,
+        period: UsagePeriod = UsagePeriod.WHOLE,
+    ) -> None:
+        """From the UTC day of ``start_us`` to before that of ``end_us``."""
+        self._period = period
         begin, end = USAGE.range(account_id)
         self._begin = begin if start_us is None else USAGE.key(account_id, start_us // DAY_US)
         self._end = end if end_us is None else USAGE.key(account_id, end_us // DAY_US)
-        self._sums: dict[tuple[str, int, str], Usage] = {}
+        self._sums: dict[tuple[int, str, int, str], Usage] = {}
 
     def next_part(self, tx: ReadTransaction) -> list[tuple[bytes, bytes]]:
         """What comes next."""
@@ -112,13 +134,17 @@ class UsageTotal:
     def add(self, part: Sequence[tuple[bytes, bytes]]) -> bool:
         """Takes a part in; says whether it was the last. Raises ``AmountOutOfRangeError``."""
         for key, value in part:
-            _, _, meter, cache, currency = USAGE.parts(key)
-            line = str(meter), int(cache), str(currency)
+            _, day, meter, cache, currency = USAGE.parts(key)
+            line = self._first_day(int(day)), str(meter), int(cache), str(currency)
+            if line not in self._sums and len(self._sums) >= USAGE_LINES:
+                raise AmountOutOfRangeError(
+                    f"The usage has more than {USAGE_LINES} lines: ask for less time"
+                )
             sums, more = self._sums.get(line, Usage()), decode_usage(value)
             quantity = sums.quantity + more.quantity
             if quantity > MAX_AMOUNT:
                 raise AmountOutOfRangeError(
-                    f"The usage of {line[0]} exceeds 64 bits: ask for less time"
+                    f"The usage of {line[1]} exceeds 64 bits: ask for less time"
                 )
             self._sums[line] = Usage(
                 quantity,
@@ -135,5 +161,19 @@ class UsageTotal:
 
     def lines(self, version: int) -> UsageLines:
         """The sums."""
-        lines = [UsageLine(*line, usage) for line, usage in sorted(self._sums.items())]
+        lines = [
+            UsageLine(day * DAY_US if self._period else None, *line, usage)
+            for (day, *line), usage in sorted(self._sums.items())
+        ]
         return UsageLines(lines, version)
+
+    def _first_day(self, day: int) -> int:
+        """The day since the epoch with which the period of a day begins; 0 if time is not cut."""
+        match self._period:
+            case UsagePeriod.DAY:
+                return day
+            case UsagePeriod.MONTH:
+                date = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
+                return day - date.day + 1
+            case UsagePeriod.WHOLE:
+                return 0

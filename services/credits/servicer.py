@@ -12,6 +12,7 @@ from services.credits import debit_messages, grant_messages, hold_messages, mess
 from services.credits.debits import DEFAULT_CURRENCY
 from services.credits.ledger import Ledger
 from services.credits.parcels import Applied
+from services.credits.queries import UsagePeriod
 from services.rpc.call import Call
 from services.rpc.errors import ServiceError
 
@@ -176,7 +177,9 @@ class CreditServicer(pb_grpc.CreditServiceServicer):
             start_us = messages.moment_us(request.start_time, "start_time")
         if request.HasField("end_time"):
             end_us = messages.moment_us(request.end_time, "end_time")
-        used = await self._ledger.usage(request.account_id, start_us, end_us)
+        used = await self._ledger.usage(
+            request.account_id, start_us, end_us, UsagePeriod(request.period)
+        )
         return pb.GetUsageResponse(
             usage=[messages.usage_message(line) for line in used.lines],
             version=str(used.version),
