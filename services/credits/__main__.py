@@ -7,16 +7,17 @@ import asyncio
 from services.credits.errors import STORE_ERRORS
 from services.credits.lease_servicer import LeaseServicer
 from services.credits.ledger import Ledger
+from services.credits.ledger_servicer import LedgerServicer
 from services.credits.records import FAMILY
 from services.credits.servicer import CreditServicer
 from services.credits.settings import CreditSettings
 from services.credits.sweeper import Sweeper, report
-from services.credits.terms_servicer import TermsServicer
 from services.process.clock import now_us
 from services.process.lifecycle import announce_ready, run
 from services.rpc.server import Limits, Server
 from services.rpc.tls import ServerTls
 from services.store.open import open_store
+from services.store.port import Store
 from services.store.requests import RequestRecords, sweep_for_ever
 
 
@@ -42,7 +43,7 @@ async def serve(settings: CreditSettings, stop: asyncio.Event) -> None:
                 background.create_task(sweeper.run(settings.sweep_s)),
                 background.create_task(forgetting),
             ]
-            async with new_server(settings, ledger) as server:
+            async with new_server(settings, ledger, store) as server:
                 announce_ready(settings.ready_file, server.address)
                 await stop.wait()
             for sweep in sweeps:
@@ -51,11 +52,11 @@ async def serve(settings: CreditSettings, stop: asyncio.Event) -> None:
         await store.close()
 
 
-def new_server(settings: CreditSettings, ledger: Ledger) -> Server:
+def new_server(settings: CreditSettings, ledger: Ledger, store: Store) -> Server:
     """The service on its address."""
     return Server(
         listen=settings.listen,
-        servicers=[CreditServicer(ledger), LeaseServicer(ledger), TermsServicer(ledger)],
+        servicers=[CreditServicer(ledger), LeaseServicer(ledger), LedgerServicer(ledger, store)],
         translate=STORE_ERRORS,
         tls=ServerTls.of(settings),
         limits=Limits(settings.max_concurrent_calls, settings.max_message_bytes),

@@ -19,12 +19,12 @@ from tollmesh.credits.v1.ledger_pb2_grpc import LedgerServiceStub
 from services.credits.errors import ERRORS, STORE_ERRORS
 from services.credits.lease_servicer import LeaseServicer
 from services.credits.ledger import Ledger
+from services.credits.ledger_servicer import LedgerServicer
 from services.credits.records import FAMILY
 from services.credits.servicer import CreditServicer
 from services.credits.settings import DEFAULT_TARIFF, MeterPrice
 from services.credits.sweeper import Sweeper
 from services.credits.tariff import Tariff
-from services.credits.terms_servicer import TermsServicer
 from services.rpc.call import Call
 from services.rpc.client import connect
 from services.rpc.server import Server
@@ -82,7 +82,7 @@ class CreditService:
         self.servicers: list[Any] = [
             CreditServicer(self.ledger),
             LeaseServicer(self.ledger),
-            TermsServicer(self.ledger),
+            LedgerServicer(self.ledger, store),
         ]
 
     @property

@@ -1,0 +1,65 @@
+"""Which accounts and entries the ledger has, in parts that one read of the store can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from google.protobuf.json_format import MessageToJson
+from tollmesh.credits.v1 import credits_pb2 as pb
+
+from services.credits.records import ENTRIES, WALLETS, Entry, decode_entry
+from services.store.errors import OperationTooLargeError
+from services.store.pages import Listing, read_page
+from services.store.port import Committed, ReadTransaction, Store
+
+T = TypeVar("T")
+
+PAGE = 100
+PART = 200
+"""Entries of one message of an export at most."""
+
+
+async def bounded_read(store: Store, run: Callable[..., T], size: int) -> Committed[T]:
+    """Reads ``run(tx, size=size)``, with half the size each time that this was too much."""
+    while True:
+        try:
+            return await store.read(lambda tx, size=size: run(tx, size=size))  # type: ignore[misc]  # mypy cannot infer a default's type
+        except OperationTooLargeError:
+            if size == 1:
+                raise
+            size //= 2
+
+
+def accounts(tx: ReadTransaction, *, token: str, size: int) -> tuple[list[str], str]:
+    """A page of account ids, and the next page's token; raises ``PageTokenInvalidError``."""
+    listing = Listing("credits.accounts")
+    page, token = read_page(tx, listing, WALLETS.range(), size=size, token=token)
+    return [str(WALLETS.parts(key)[0]) for key, _ in page], token
+
+
+def entries(
+    tx: ReadTransaction, *, account_id: str, cursor: str, size: int
+) -> tuple[Sequence[tuple[str, int, Entry]], str, bool]:
+    """Entries behind a cursor (of one account, or of all), their cursor, and if more follow.
+
+    Raises ``PageTokenInvalidError`` for a cursor of another export.
+    """
+    listing = Listing("credits.export", account_id)
+    begin, end = ENTRIES.range(*([account_id] if account_id else []))
+    prefix = begin[:-1]
+    if cursor:
+        begin = prefix + listing.position(cursor) + b"\x00"
+    pairs = tx.range(begin, end, limit=size)
+    if pairs:
+        cursor = listing.token(pairs[-1][0][len(prefix) :])
+    found = []
+    for key, value in pairs:
+        account, number = ENTRIES.parts(key)
+        found.append((str(account), int(number), decode_entry(value)))
+    return found, cursor, len(pairs) == size
+
+
+def json_line(entry: pb.Entry) -> bytes:
+    """An entry in ProtoJSON on a line of its own."""
+    return MessageToJson(entry, indent=None).encode() + b"\n"

@@ -1,0 +1,62 @@
+"""The ledger contract: terms of accounts, and which accounts and entries there are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+from tollmesh.credits.v1 import ledger_pb2 as pb
+
+from services.credits import export
+from services.credits.errors import invalid
+from services.credits.ledger import Ledger
+from services.credits.messages import entry_message, moment_us
+from services.credits.records import MAX_AMOUNT
+from services.credits.terms_servicer import TermsServicer
+from services.rpc.call import Call
+from services.store.port import Store
+
+
+class LedgerServicer(TermsServicer):
+    """What its operator asks of the ledger."""
+
+    def __init__(self, ledger: Ledger, store: Store) -> None:
+        super().__init__(ledger)
+        self._store = store
+
+    async def ListLedgerAccounts(
+        self, request: pb.ListLedgerAccountsRequest, context: object
+    ) -> pb.ListLedgerAccountsResponse:
+        """A page of accounts; it may be shorter than asked when wallets are large."""
+        del context
+        size = request.page_size or export.PAGE
+        run = partial(export.accounts, token=request.page_token)
+        read = await export.bounded_read(self._store, run, size)
+        account_ids, token = read.result
+        return pb.ListLedgerAccountsResponse(
+            account_ids=account_ids, next_page_token=token, version=str(read.version)
+        )
+
+    async def ExportEntries(
+        self, request: pb.ExportEntriesRequest, context: object
+    ) -> AsyncIterator[pb.ExportEntriesResponse]:
+        """Entries as JSON Lines, a part a message."""
+        if request.format == pb.EXPORT_FORMAT_CSV:
+            raise invalid("format", "CSV is not offered; ask for JSON Lines")
+        start_us, end_us = 0, MAX_AMOUNT
+        if request.HasField("start_time"):
+            start_us = moment_us(request.start_time, "start_time")
+        if request.HasField("end_time"):
+            end_us = moment_us(request.end_time, "end_time")
+        cursor, more, total = request.cursor, True, 0
+        while more:
+            run = partial(export.entries, account_id=request.account_id, cursor=cursor)
+            found, cursor, more = (await export.bounded_read(self._store, run, export.PART)).result
+            lines = [
+                export.json_line(entry_message(account_id, number, entry))
+                for account_id, number, entry in found
+                if start_us <= entry.create_us < end_us
+            ]
+            total += len(lines)
+            yield pb.ExportEntriesResponse(data=b"".join(lines), cursor=cursor, entries=len(lines))
+        Call.of(context).note(entries=total)
