@@ -162,8 +162,10 @@ class UsageTotal:
     def lines(self, version: int) -> UsageLines:
         """The sums."""
         lines = [
-            UsageLine(day * DAY_US if self._period else None, *line, usage)
-            for (day, *line), usage in sorted(self._sums.items())
+            UsageLine(day * DAY_US if self._period else None, meter, cache, currency, usage)
+            for (day, meter, cache, currency), usage in sorted(
+                self._sums.items(), key=lambda item: item[0]
+            )
         ]
         return UsageLines(lines, version)
 
