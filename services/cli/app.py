@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from services.cli import accounts, billing, credit, files, keys, local
+from services.cli import accounts, billing, credit, files, importing, keys, local
 
 app = typer.Typer(
     name="tollmesh",
@@ -23,6 +23,7 @@ app.command()(credit.grant)
 app.command()(credit.balance)
 app.command()(credit.ledger)
 app.add_typer(billing.app, name="credit")
+app.command("import")(importing.import_)
 app.command()(files.publish)
 app.command()(files.get)
 app.command()(files.status)

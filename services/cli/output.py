@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -53,6 +54,18 @@ def progress(*, quiet: bool) -> Progress:
         disable=quiet or not stderr.is_terminal,
         transient=True,
     )
+
+
+@contextmanager
+def progress_of_rows() -> Iterator[Callable[[], None]]:
+    """Counts rows on stderr while they are worked off; silent when it is not a terminal."""
+    stderr = Console(stderr=True)
+    columns = (TextColumn("{task.completed:,.0f} rows"),)
+    with Progress(
+        *columns, console=stderr, disable=not stderr.is_terminal, transient=True
+    ) as shown:
+        task = shown.add_task("", total=None)
+        yield lambda: shown.advance(task)
 
 
 def short_cids(text: str) -> str:
