@@ -132,7 +132,7 @@ async def test_a_dry_run_changes_nothing(mesh: Mesh, example: Path) -> None:
 async def test_a_changed_row_is_a_conflict_and_is_not_applied(mesh: Mesh, example: Path) -> None:
     keys = mesh.home / "keys"
     await mesh.run(example, "--keys-out", keys)
-    example.write_text(EXAMPLE.replace("1073741824", "1073741825"))
+    example.write_text(EXAMPLE.replace("1073741824", "1073741825"))  # noqa: ASYNC240 (nothing else runs)
     report = await mesh.run(example, "--keys-out", keys, status=1)
     assert report["counts"]["conflict grant"] == 1
     assert [problem["id"] for problem in report["problems"]] == ["batch-1"]
@@ -170,7 +170,7 @@ async def test_an_import_that_died_is_repeated_and_nothing_is_there_twice(mesh: 
         for n in range(3000)
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    file.write_text(text)  # noqa: ASYNC240 (nothing else runs)
+    file.write_text(text)
     process = await mesh.start(file)
     async with asyncio.timeout(30):
         while not await mesh.accounts():  # noqa: ASYNC110 (another process)
