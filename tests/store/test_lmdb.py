@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -186,3 +187,51 @@ def test_a_full_disk_is_reported_and_written_again_when_it_has_room(tmp_path: Pa
     assert ended.returncode == 0, ended.stderr
     (line,) = ended.stdout.splitlines()
     assert line.startswith(f"cannot write the store in {tmp_path}/store: ")
+    assert "; make room there" in line
+
+
+_READ_ONLY = """
+import asyncio, os, sys
+from pathlib import Path
+from services.store.engines import lmdb
+from services.store.errors import StoreUnavailableError
+from services.store.open import open_store
+from services.store.port import Operation
+
+async def main():
+    directory = Path(sys.argv[1])
+    if os.geteuid() == 0:  # permissions do not bind root
+        os.chown(directory, 65534, 65534)
+        os.setgid(65534)
+        os.setuid(65534)
+    directory.chmod(0o555)
+    try:
+        await open_store(f"lmdb://{directory}")
+    except StoreUnavailableError as error:
+        print(error)
+    directory.chmod(0o755)
+    store = await open_store(f"lmdb://{directory}")
+    await store.commit(Operation(lambda tx: tx.set(b"k", b"v")))
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_read_only_directory_is_reported_and_opens_when_it_is_writable() -> None:
+    # Not pytest's own directory: another user cannot pass through that.
+    with tempfile.TemporaryDirectory() as parent:
+        directory = Path(parent) / "store"
+        directory.mkdir()
+        Path(parent).chmod(0o755)
+        ended = subprocess.run(
+            [sys.executable, "-c", _READ_ONLY, str(directory)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert ended.returncode == 0, ended.stderr
+        (line,) = ended.stdout.splitlines()
+        assert line.startswith(f"cannot open the store in {directory}: ")
+        assert line.endswith("; make it writable for the user of this service")

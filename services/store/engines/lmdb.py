@@ -8,6 +8,7 @@ Reads run in the event loop too, unless they turn out to be long: those start ag
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import threading
@@ -30,6 +31,12 @@ FIRST_MAP_BYTES = 1 << 30
 _VERSION_KEY = b"\xffversion"
 """Where the version of the last commit stands: 8 bytes, big-endian. No other key is as large."""
 _LONG_READ_PAIRS = 100
+_REMEDIES = {
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "make room there: writing goes on by itself then",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "make it writable for the user of this service",
+    (errno.EIO,): "make room there (LMDB says this of a full disk, too) or check the disk",
+}
+"""By the codes of the system."""
 _READER_THREADS = 2
 
 
@@ -165,7 +172,17 @@ class LmdbEngine:
             self._environment = self._open()
 
     def _unavailable(self, what: str, error: Exception) -> StoreUnavailableError:
-        return StoreUnavailableError(f"cannot {what} the store in {self._directory}: {error}")
+        return StoreUnavailableError(
+            f"cannot {what} the store in {self._directory}: {error}{_remedy(error)}"
+        )
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about an error of the system; LMDB keeps only its text."""
+    for codes, remedy in _REMEDIES.items():
+        if any(os.strerror(code) in str(error) for code in codes):
+            return f"; {remedy}"
+    return ""
 
 
 def _own(directory: Path) -> int:
