@@ -25,6 +25,11 @@ SERVE_VARIABLE = "TOLLMESH_INSIDE_SERVE"
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 _MEBIBYTE = 1024 * 1024
+_WEB_REQUEST_HEADERS = (
+    *("authorization", "content-type", "grpc-timeout", "x-grpc-web", "x-user-agent"),
+    *("x-request-id", "traceparent"),
+)
+_WEB_RESPONSE_HEADERS = ("grpc-status", "grpc-message", "grpc-status-details-bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +140,11 @@ def _connection_manager(listener: Listener) -> dict[str, Any]:
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "grpc",
         "codec_type": "AUTO" if listener.web_origins else "HTTP2",
-        "route_config": {"virtual_hosts": [{"name": "grpc", "domains": ["*"]}]},
-        "http_filters": [_python()],
+        "route_config": {
+            "virtual_hosts": [_virtual_host(listener)],
+            "validate_clusters": False,
+        },
+        "http_filters": [*_web(listener), _python()],
         "generate_request_id": False,
         "server_header_transformation": "PASS_THROUGH",
         # A stream may be silent for as long as it likes; the keepalive finds vanished peers.
@@ -158,6 +166,41 @@ def _connection_manager(listener: Listener) -> dict[str, Any]:
             else {}
         ),
     }
+
+
+def _web(listener: Listener) -> list[dict[str, Any]]:
+    """What turns gRPC-Web, binary and text, into gRPC and back, for pages of known origins."""
+    if not listener.web_origins:
+        return []
+    return [
+        {
+            "name": f"envoy.filters.http.{name}",
+            "typed_config": {"@type": f"{_TYPES}.filters.http.{name}.v3.{kind}"},
+        }
+        for name, kind in (("grpc_web", "GrpcWeb"), ("cors", "Cors"))
+    ]
+
+
+def _virtual_host(listener: Listener) -> dict[str, Any]:
+    host: dict[str, Any] = {"name": "grpc", "domains": ["*"]}
+    if listener.web_origins:
+        # The CORS filter wants a route to a cluster; no request gets as far as that.
+        host["routes"] = [{"match": {"prefix": "/"}, "route": {"cluster": "python"}}]
+        host["typed_per_filter_config"] = {
+            "envoy.filters.http.cors": {
+                "@type": f"{_TYPES}.filters.http.cors.v3.CorsPolicy",
+                "allow_origin_string_match": [_origin(text) for text in listener.web_origins],
+                "allow_methods": "POST",
+                "allow_headers": ",".join(_WEB_REQUEST_HEADERS),
+                "expose_headers": ",".join(_WEB_RESPONSE_HEADERS),
+                "max_age": "86400",
+            }
+        }
+    return host
+
+
+def _origin(text: str) -> dict[str, Any]:
+    return {"safe_regex": {"regex": ".*"}} if text == "*" else {"exact": text}
 
 
 def _python() -> dict[str, Any]:
