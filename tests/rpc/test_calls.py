@@ -1,28 +1,19 @@
-"""Calls of the four kinds, through a real server and a real channel."""
+"""Calls of the four kinds, on each face, through real channels."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 import grpc
 import pytest
-from grpc_health.v1 import (  # type: ignore[import-untyped]  # has none
-    health_pb2,
-    health_pb2_grpc,
-)
-from grpc_reflection.v1alpha import (  # type: ignore[import-untyped]  # has none
-    reflection_pb2,
-    reflection_pb2_grpc,
-)
 
-from services.rpc.call import Call
-from services.rpc.client import connect
-from services.rpc.errors import DependencyUnavailableError, InternalError
-from services.rpc.server import Server
-from tests.rpc.conftest import ServeEcho
-from tests.support.echo_service import EchoServicer, Message, pb
+from services.rpc.errors import InternalError
+from tests.rpc.conftest import Stub
+from tests.support.echo_server import EchoServer
+from tests.support.echo_service import Message, pb, pb_grpc
+
+MIB = 1024 * 1024
 
 
 async def _requests(*texts: str) -> AsyncIterator[Message]:
@@ -30,157 +21,150 @@ async def _requests(*texts: str) -> AsyncIterator[Message]:
         yield pb.SayRequest(text=text)
 
 
-async def test_a_unary_call_is_answered(serve_echo: ServeEcho) -> None:
-    async with serve_echo() as (stub, _):
-        assert (await stub.Say(pb.SayRequest(text="hello"))).text == "hello"
+async def test_a_unary_call_is_answered(stub: Stub) -> None:
+    assert (await stub.Say(pb.SayRequest(text="hello"))).text == "hello"
 
 
-async def test_a_server_streams_its_answers(serve_echo: ServeEcho) -> None:
-    async with serve_echo() as (stub, _):
-        answers = [answer.text async for answer in stub.Count(pb.SayRequest(text="a", times=3))]
+async def test_a_server_streams_its_answers(stub: Stub) -> None:
+    answers = [answer.text async for answer in stub.Count(pb.SayRequest(text="a", times=3))]
     assert answers == ["a", "a", "a"]
 
 
-async def test_a_client_streams_its_requests(serve_echo: ServeEcho) -> None:
-    async with serve_echo() as (stub, _):
-        assert (await stub.Join(_requests("a", "b", "c"))).text == "abc"
+async def test_a_client_streams_its_requests(stub: Stub) -> None:
+    assert (await stub.Join(_requests("a", "b", "c"))).text == "abc"
 
 
-async def test_both_stream_in_turns(serve_echo: ServeEcho) -> None:
-    async with serve_echo() as (stub, _):
-        chat = stub.Chat()
-        for text in ("a", "b"):
-            await chat.write(pb.SayRequest(text=text))
-            assert (await chat.read()).text == text
-        await chat.done_writing()
-        assert await chat.read() is grpc.aio.EOF
+async def test_both_stream_in_turns(stub: Stub) -> None:
+    chat = stub.Chat()
+    for number in range(100):
+        await chat.write(pb.SayRequest(text=str(number)))
+        assert (await chat.read()).text == str(number)
+    await chat.done_writing()
+    assert await chat.read() is grpc.aio.EOF
 
 
-async def test_both_stream_from_an_iterator(serve_echo: ServeEcho) -> None:
-    async with serve_echo() as (stub, _):
-        answers = [answer.text async for answer in stub.Chat(_requests("a", "b"))]
+async def test_both_stream_from_an_iterator(stub: Stub) -> None:
+    answers = [answer.text async for answer in stub.Chat(_requests("a", "b"))]
     assert answers == ["a", "b"]
 
 
-async def test_an_empty_stream_is_a_stream(serve_echo: ServeEcho) -> None:
-    async with serve_echo() as (stub, _):
-        assert (await stub.Join(_requests())).text == ""
-        assert [answer async for answer in stub.Count(pb.SayRequest())] == []
+async def test_a_thousand_messages_keep_their_order_both_ways(stub: Stub) -> None:
+    texts = [str(number) for number in range(1000)]
+    assert [answer.text async for answer in stub.Chat(_requests(*texts))] == texts
+    assert (await stub.Join(_requests(*texts))).text == "".join(texts)
 
 
-async def test_a_handler_sees_the_call_and_not_the_library(serve_echo: ServeEcho) -> None:
-    seen: list[Call] = []
-
-    async def look(_: Message, call: Call) -> Message:
-        assert Call.current() is call
-        seen.append(call)
-        call.trailing_metadata["x-cost"] = "7"
-        return pb.SayResponse()
-
-    async with serve_echo(EchoServicer(look=look)) as (stub, _):
-        started = time.monotonic()
-        call = stub.Say(
-            pb.SayRequest(behaviour="look"),
-            timeout=3,
-            metadata=(("x-colour", "blue"), ("x-raw-bin", b"\x00")),
-        )
-        await call
-        trailing = await call.trailing_metadata()
-    (handled,) = seen
-    assert handled.method == "/tests.echo.v1.EchoService/Say"
-    assert handled.metadata["x-colour"] == "blue"
-    assert "x-raw-bin" not in handled.metadata
-    assert handled.deadline is not None
-    assert started + 2.5 < handled.deadline < started + 3.5
-    assert handled.peer.startswith("127.0.0.1:")
-    assert handled.identity == ""
-    assert trailing["x-cost"] == "7"
+async def test_an_empty_stream_is_a_stream(stub: Stub) -> None:
+    assert (await stub.Join(_requests())).text == ""
+    assert [answer async for answer in stub.Count(pb.SayRequest())] == []
+    assert [answer async for answer in stub.Chat(_requests())] == []
 
 
-async def test_trailing_metadata_stands_behind_a_stream(serve_echo: ServeEcho) -> None:
-    async def price(_: Message, call: Call) -> Message:
-        call.trailing_metadata["x-cost"] = "7"
-        return pb.SayResponse()
-
-    async with serve_echo(EchoServicer(price=price)) as (stub, _):
-        call = stub.Count(pb.SayRequest(behaviour="price", times=1))
-        assert len([answer async for answer in call]) == 2
-        assert (await call.trailing_metadata())["x-cost"] == "7"
+async def test_empty_messages_are_messages(stub: Stub) -> None:
+    assert await stub.Say(pb.SayRequest()) == pb.SayResponse()
+    answers = [answer async for answer in stub.Count(pb.SayRequest(times=5))]
+    assert answers == [pb.SayResponse()] * 5
+    answers = [answer async for answer in stub.Chat(_requests("", "", ""))]
+    assert answers == [pb.SayResponse()] * 3
+    assert await stub.Join(_requests("", "")) == pb.SayResponse()
 
 
-async def test_calls_at_once_keep_their_own_context(serve_echo: ServeEcho) -> None:
-    async def who(_: Message, call: Call) -> Message:
-        await asyncio.sleep(0.01)
-        assert Call.current() is call
-        return pb.SayResponse(text=call.metadata["x-who"])
-
-    async with serve_echo(EchoServicer(who=who)) as (stub, _):
-        request = pb.SayRequest(behaviour="who")
-        answers = await asyncio.gather(
-            *(stub.Say(request, metadata=(("x-who", str(n)),)) for n in range(50))
-        )
-    assert [answer.text for answer in answers] == [str(n) for n in range(50)]
+@pytest.mark.parametrize("size", [1, 16_379, 16_384, 65_535, 65_536, MIB, 4 * MIB - 100])
+async def test_a_message_of_any_size_comes_back_whole(stub: Stub, size: int) -> None:
+    payload = (bytes(range(251)) * (size // 251 + 1))[:size]
+    assert (await stub.Say(pb.SayRequest(payload=payload))).payload == payload
+    chat = stub.Chat()
+    for _ in range(2):
+        await chat.write(pb.SayRequest(payload=payload))
+        assert (await chat.read()).payload == payload
+    await chat.done_writing()
+    assert await chat.read() is grpc.aio.EOF
 
 
-async def test_a_method_that_the_servicer_leaves_out_is_unimplemented(
-    serve_echo: ServeEcho,
+async def test_an_answer_may_be_larger_than_a_request_may(stub: Stub) -> None:
+    """The limit is for what the server must hold of a stranger's."""
+    payload = bytes(3 * MIB)
+    answers = stub.Count(pb.SayRequest(behaviour="endless", payload=payload))
+    assert [len((await answers.read()).payload) for _ in range(4)] == [len(payload)] * 4
+    answers.cancel()
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_compressed_requests_are_understood(echo: EchoServer, compression: int) -> None:
+    payload = b"again and " * 10_000
+
+    async def requests() -> AsyncIterator[Message]:
+        for _ in range(3):
+            yield pb.SayRequest(payload=payload)
+
+    channel = grpc.aio.insecure_channel(echo.address, compression=grpc.Compression(compression))
+    async with channel:
+        stub: Stub = pb_grpc.EchoServiceStub(channel)
+        assert (await stub.Say(pb.SayRequest(payload=payload))).payload == payload
+        assert [answer.payload async for answer in stub.Chat(requests())] == [payload] * 3
+
+
+async def test_an_answer_comes_before_the_caller_has_ended_its_stream(
+    echo: EchoServer, stub: Stub, key: str
 ) -> None:
-    async with serve_echo() as (stub, _):
-        with pytest.raises(InternalError) as caught:
-            await stub.Forget(pb.SayRequest())
+    chat = stub.Chat()
+    await chat.write(pb.SayRequest(text="a", key=key))
+    assert (await chat.read()).text == "a"
+    assert "complete" not in echo.told(key)
+    await chat.done_writing()
+    assert await chat.read() is grpc.aio.EOF
+    await echo.until_step(key, "complete")
+
+
+async def test_many_streams_share_a_connection(stub: Stub) -> None:
+    async def chat(number: int) -> list[str]:
+        texts = [f"{number}.{turn}" for turn in range(5)]
+        return [answer.text async for answer in stub.Chat(_requests(*texts))]
+
+    chats = await asyncio.gather(*(chat(number) for number in range(200)))
+    assert chats == [[f"{number}.{turn}" for turn in range(5)] for number in range(200)]
+
+
+async def test_calls_at_once_keep_their_own_context(stub: Stub) -> None:
+    async def look(number: int) -> str:
+        seen = (
+            await stub.Say(pb.SayRequest(behaviour="look"), metadata=(("x-who", str(number)),))
+        ).seen
+        return str(seen["metadata.x-who"])
+
+    numbers = [str(number) for number in range(100)]
+    assert await asyncio.gather(*map(look, range(100))) == numbers
+
+
+def test_a_synchronous_client_makes_calls_of_all_kinds(echo: EchoServer) -> None:
+    with grpc.insecure_channel(echo.address) as channel:
+        stub: Stub = pb_grpc.EchoServiceStub(channel)
+        say = [pb.SayRequest(text=text) for text in "abc"]
+        assert stub.Say(say[0], timeout=5).text == "a"
+        assert [answer.text for answer in stub.Count(pb.SayRequest(text="a", times=2))] == ["a"] * 2
+        assert stub.Join(iter(say)).text == "abc"
+        assert [answer.text for answer in stub.Chat(iter(say))] == ["a", "b", "c"]
+        assert stub.Say.with_call(pb.SayRequest(trailing={"x-cost": "7"}))[1].trailing_metadata()
+
+
+async def test_a_method_that_the_servicer_leaves_out_is_unimplemented(stub: Stub) -> None:
+    with pytest.raises(InternalError) as caught:
+        await stub.Forget(pb.SayRequest())
     cause = caught.value.__cause__
     assert isinstance(cause, grpc.aio.AioRpcError)
     assert cause.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_servicer_of_another_make_is_refused() -> None:
-    with pytest.raises(TypeError, match="not derived from a generated servicer class"):
-        Server(listen="127.0.0.1:0", servicers=[object()])
-
-
-async def test_health_names_every_service(serve_echo: ServeEcho) -> None:
-    async with serve_echo() as (_, server), connect(server.address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        for service in ("", "tests.echo.v1.EchoService"):
-            answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
-
-
-async def test_reflection_lists_the_services(serve_echo: ServeEcho) -> None:
-    async def ask() -> AsyncIterator[Message]:
-        yield reflection_pb2.ServerReflectionRequest(list_services="")
-
-    async with serve_echo() as (_, server), connect(server.address) as channel:
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        (answer,) = [answer async for answer in stub.ServerReflectionInfo(ask())]
-    names = {service.name for service in answer.list_services_response.service}
-    assert {"tests.echo.v1.EchoService", "grpc.health.v1.Health"} <= names
-
-
-async def test_a_port_in_use_is_an_error(serve_echo: ServeEcho) -> None:
-    async with serve_echo() as (_, server):
-        second = Server(listen=server.address, servicers=[EchoServicer()])
-        with pytest.raises(OSError, match="cannot listen"):
-            await second.start()
-
-
-async def test_nobody_there_is_an_unavailable_dependency(serve_echo: ServeEcho) -> None:
-    async with serve_echo() as (_, server):
-        address = server.address
-    async with connect(address) as channel:
-        with pytest.raises(DependencyUnavailableError):
-            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-
-
-async def test_a_failure_of_the_callers_own_stream_reaches_the_caller(
-    serve_echo: ServeEcho,
-) -> None:
-    async def broken() -> AsyncIterator[Message]:
-        yield pb.SayRequest(text="a")
-        raise ConnectionResetError("the reader went away")
-
-    async with serve_echo() as (stub, _):
-        with pytest.raises(ConnectionResetError, match="the reader went away"):
-            await stub.Join(broken())
-        with pytest.raises(ConnectionResetError, match="the reader went away"):
-            [answer async for answer in stub.Chat(broken())]
+@pytest.mark.parametrize(
+    "path", ["/tests.echo.v1.EchoService/Shout", "/tests.echo.v2.EchoService/Say", "/x"]
+)
+async def test_what_there_is_not_is_unimplemented(echo: EchoServer, path: str) -> None:
+    async with grpc.aio.insecure_channel(echo.address) as channel:
+        unary: Stub = channel.unary_unary(path)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await unary(b"")
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        stream: Stub = channel.stream_stream(path)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream(iter([b""])).read()
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

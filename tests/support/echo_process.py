@@ -1,11 +1,12 @@
-"""The echo service as a process, made as every service is: tests.support.echo_process.
+"""The echo service as a process, made as every service is: python -m tests.support.echo_process.
 
-Behaviours: ``wait`` (until the caller goes), ``slow`` (0.5 s), ``break``, ``refuse``, ``note``.
+Behaviours: those of RemoteEcho, and ``slow`` (0.5 s), ``break``, ``refuse``, ``note``.
 """
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from services.chain.errors import ObjectNotFoundError
 from services.process.lifecycle import announce_ready, run
@@ -13,7 +14,9 @@ from services.process.logs import get_logger
 from services.process.settings import Field, SecretFile, ServerSettings, SettingsConfigDict
 from services.rpc.call import Call
 from services.rpc.server import Limits, Server
-from tests.support.echo_service import EchoServicer, Message, pb
+from services.rpc.tls import ServerTls
+from tests.support.echo_behaviours import TRANSLATE, RemoteEcho
+from tests.support.echo_service import Message, pb
 
 log = get_logger(__name__)
 
@@ -26,11 +29,7 @@ class EchoSettings(ServerSettings):
     fail_at_start: str = Field(default="", description="How to fail: os or bug.")
     secret: SecretFile | None = Field(default=None, description="A file that holds a secret.")
     networks: dict[str, dict[str, int]] = Field(default={}, description="Limits by network.")
-
-
-async def _wait(_: Message, __: Call) -> Message:
-    log.info("waiting")
-    await asyncio.Event().wait()
+    gates: Path = Field(default=Path(), description="Where the gates of its calls stand.")
 
 
 async def _slow(_: Message, __: Call) -> Message:
@@ -58,10 +57,12 @@ async def serve(settings: EchoSettings, stop: asyncio.Event) -> None:
         raise ConnectionRefusedError(111, "no database at 127.0.0.1:4500")
     if settings.fail_at_start == "bug":
         raise ZeroDivisionError("a bug")
-    behaviours = {"wait": _wait, "slow": _slow, "break": _break, "refuse": _refuse, "note": _note}
+    behaviours = {"slow": _slow, "break": _break, "refuse": _refuse, "note": _note}
     server = Server(
         listen=settings.listen,
-        servicers=[EchoServicer(**behaviours)],
+        servicers=[RemoteEcho(settings.gates, **behaviours)],
+        translate=TRANSLATE,
+        tls=ServerTls.of(settings),
         limits=Limits(settings.max_concurrent_calls, settings.max_message_bytes),
         drain_s=settings.drain_s,
     )
