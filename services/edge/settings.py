@@ -94,3 +94,7 @@ class EdgeSettings(ServerSettings, ClientSettings):
                 "what is pinned is a part of the disk tier"
             )
         return self
+
+    def grpc_address(self) -> str:
+        """Where EdgeService is served; HTTP has ``listen``."""
+        return self.grpc_listen
