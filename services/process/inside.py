@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -116,16 +117,16 @@ async def _run(spec: str) -> NoReturn:
     settings = lifecycle.configured(getattr(module, settings_name))
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    status = 0
+    status = 1
     try:
         await getattr(module, serve_name)(settings, stop)
+        status = 0
+        log.info("stopped")
     except Exception as error:  # noqa: BLE001 (whatever it is, it ends the process)
         lifecycle.report_failure(error)
-        status = 1
-    else:
-        log.info("stopped")
-    # Everything is closed and written by now; Envoy has nothing to add.
-    os._exit(status)
+    finally:
+        # Everything is closed and written by now, or nobody reads the log; Envoy adds nothing.
+        os._exit(status)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
@@ -133,8 +134,9 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
     def wait() -> None:
         number = signal.Signals(signal.sigwait(envoy.ENDING))
-        log.info("stopping", signal=number.name)
         loop.call_soon_threadsafe(stop.set)
+        with suppress(OSError):  # nobody reads the log
+            log.info("stopping", signal=number.name)
         _die_of(signal.sigwait(envoy.ENDING))  # a second one ends the process at once
 
     threading.Thread(target=wait, name="signals", daemon=True).start()

@@ -62,7 +62,7 @@ def start_echo(tmp_path: Path, request: pytest.FixtureRequest) -> StartEcho:
 
     @asynccontextmanager
     async def start(
-        settings: Mapping[str, str] | None = None, *arguments: str
+        settings: Mapping[str, str] | None = None, *arguments: str, output: int | None = None
     ) -> AsyncIterator[EchoProcess]:
         log_file, ready_file = tmp_path / "echo.log", tmp_path / "echo.ready"
         chosen = {"face": request.param, "ready_file": str(ready_file), **(settings or {})}
@@ -76,7 +76,7 @@ def start_echo(tmp_path: Path, request: pytest.FixtureRequest) -> StartEcho:
                 cwd=ROOT,
                 env={**os.environ, **variables},
                 stdout=log,
-                stderr=log,
+                stderr=log if output is None else output,
             )
         try:
             yield EchoProcess(process, log_file, ready_file)

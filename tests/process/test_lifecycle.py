@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from typing import Any
 
@@ -118,3 +119,13 @@ async def test_an_address_in_use_is_said_in_one_line(start_echo: StartEcho) -> N
         async with start_echo({"listen": taken}) as second:
             line = await _failure(second)
     assert f"cannot listen on {taken}" in line["error"]
+
+
+async def test_it_stops_although_nobody_reads_its_log(start_echo: StartEcho) -> None:
+    reader, writer = os.pipe()
+    async with start_echo(output=writer) as echo:
+        os.close(writer)
+        await echo.until_ready()
+        os.close(reader)
+        echo.process.terminate()
+        await echo.status()
