@@ -27,6 +27,7 @@ from services.rpc.pipeline import Limits, Pipeline
 from services.rpc.reflection import reflection_methods
 
 _CONTENT_TYPES = frozenset({b"application/grpc", b"application/grpc+proto"})
+_is_grpc = re.compile(rb"application/grpc(?:[+;].*)?").fullmatch
 _SWEEP_S = 0.05
 """How often calls under way are looked at: for deadlines that come near, for callers gone."""
 _LAST_WRITE_S = 0.01
@@ -87,7 +88,11 @@ class EnvoyFace:
         """Begins a call; what it returns lives by the events that it asks for."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         found = self._routes.get(scope["path"])
-        if found is None or headers.get(b"content-type") not in _CONTENT_TYPES:
+        if (
+            found is None
+            or headers.get(b"content-type") not in _CONTENT_TYPES
+            or scope["method"] != "POST"
+        ):
             return _Refused(scope, headers, send)
         make, route = found
         timeout = headers.get(b"grpc-timeout")
@@ -134,7 +139,7 @@ class _Refused(Exchange):
 
     def __init__(self, scope: Event, headers: dict[bytes, bytes], send: Send) -> None:
         content_type = headers.get(b"content-type", b"")
-        if scope["method"] == "POST" and content_type.startswith(b"application/grpc"):
+        if scope["method"] == "POST" and _is_grpc(content_type):
             error = StatusError(grpc.StatusCode.UNIMPLEMENTED, f"no method {scope['path']}")
             answer_with(send, 200, [(b"content-type", b"application/grpc"), *status_headers(error)])
         else:

@@ -79,7 +79,7 @@ def inflate(packed: bytes, encoding: bytes | None, limit: int) -> bytes:
         raise InvalidArgumentError("the request is not well compressed") from None
     if len(message) > limit:
         raise request_too_large(limit)
-    if not worker.eof:
+    if not worker.eof or worker.unused_data:
         raise InvalidArgumentError("the request is not well compressed")
     return message
 

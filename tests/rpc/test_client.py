@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from grpc_health.v1 import (  # type: ignore[import-untyped]  # has none
@@ -17,7 +18,7 @@ from services.rpc.client import connect
 from services.rpc.errors import DeadlineExceededError, DependencyUnavailableError
 from services.rpc.server import Server
 from tests.rpc.conftest import Stub
-from tests.support.echo_server import EchoServer
+from tests.support.echo_server import EchoServer, running_echo
 from tests.support.echo_service import Message, pb
 
 
@@ -60,3 +61,15 @@ async def test_without_a_deadline_of_the_caller_the_channels_default_holds(stub:
 async def test_a_servicer_of_another_make_is_refused() -> None:
     with pytest.raises(TypeError, match="not derived from a generated servicer class"):
         Server(listen="127.0.0.1:0", servicers=[object()])
+
+
+async def test_a_server_that_dies_in_a_call_is_an_unavailable_dependency(
+    face: str, tmp_path: Path, key: str
+) -> None:
+    with running_echo(face, tmp_path) as echo:
+        async with echo.stub() as stub:
+            call = stub.Say(pb.SayRequest(behaviour="wait", key=key))
+            await echo.until_step(key, "entered")
+            echo.process.kill()
+            with pytest.raises(DependencyUnavailableError):
+                await call

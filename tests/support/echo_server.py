@@ -119,6 +119,12 @@ class EchoServer:
         """All that it has written."""
         return self.log_file.read_text()
 
+    def resident_bytes(self) -> int:
+        """The memory that it holds."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1024
+
     async def status(self) -> int:
         """Its exit status, once it has ended."""
         async with asyncio.timeout(DEADLINE_S):
