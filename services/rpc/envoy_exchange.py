@@ -92,6 +92,7 @@ class Exchange:
         "_answering",
         "_call",
         "_late",
+        "_leaving",
         "_look_at",
         "_look_s",
         "_over",
@@ -115,6 +116,7 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         self._timer = False
         self._late = False
+        self._leaving = False
         self._over = False
         self._started = False
         self._look_at = 0.0
@@ -149,7 +151,12 @@ class Exchange:
             self._run_out()
         else:
             # Not at once: a task that has not begun would never know.
-            asyncio.get_running_loop().call_soon(self._task.cancel)
+            asyncio.get_running_loop().call_soon(self._interrupt, self._task)
+
+    def _interrupt(self, task: asyncio.Task[None]) -> None:
+        """Cancels the handler, unless it knows: then it is cleaning up, and is left to it."""
+        if not self._leaving:
+            task.cancel()
 
     def _all_is_read(self) -> bool:
         """Whether no event is outstanding that would tell of the caller's end."""
@@ -216,6 +223,7 @@ class Exchange:
         try:
             await self._send(event)
         except OSError as error:  # pyvoy's word for a caller that is gone
+            self._over = self._leaving = True
             self._started = False
             self._send = _nobody
             raise asyncio.CancelledError from error

@@ -15,6 +15,7 @@ from tests.support.echo_server import ROOT, EchoServer
 from tests.support.echo_service import Message, pb
 from tests.support.http2_peer import Http2Peer, framed, request_headers
 
+COUNT = "/tests.echo.v1.EchoService/Count"
 JOIN = "/tests.echo.v1.EchoService/Join"
 REPETITIONS = 40
 
@@ -65,6 +66,25 @@ async def test_a_reader_that_goes_away_ends_the_stream_where_it_stands(
         await anext(answers)
     answers.cancel()
     await echo.until_step(key, "cleaned_up")
+
+
+async def test_a_handler_that_is_held_back_cleans_up_whole_when_its_reader_goes(
+    echo: EchoServer, key: str
+) -> None:
+    """At several moments: that the reader is gone may be heard of twice at once."""
+
+    async def leave(number: int) -> None:
+        request = pb.SayRequest(behaviour="endless", payload=bytes(65_536), key=f"{key}{number:04}")
+        async with Http2Peer.connected(echo.address) as peer:
+            peer.reading = False
+            await peer.call(COUNT, request)
+            await asyncio.sleep(number * 0.002)
+
+    await asyncio.gather(*(leave(number) for number in range(REPETITIONS)))
+    for number in range(REPETITIONS):
+        own = f"{key}{number:04}"
+        if "entered" in echo.told(own):
+            await echo.until_step(own, "cleaned_up")
 
 
 async def test_a_partner_in_a_conversation_that_goes_away_ends_it(

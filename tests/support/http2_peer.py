@@ -174,6 +174,13 @@ class Http2Peer:
             return 0
         return min(window, self._http2.max_outbound_frame_size)
 
+    def resume(self, stream: int) -> None:
+        """Reads on, after ``reading`` was False."""
+        self.reading = True
+        unread = len(self._answers[stream].body)
+        self._http2.acknowledge_received_data(unread, stream)
+        self._flush()
+
     def reset(self, stream: int, code: int = h2.errors.ErrorCodes.CANCEL) -> None:
         """Gives a stream up."""
         self._http2.reset_stream(stream, code)
