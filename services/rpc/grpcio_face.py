@@ -19,12 +19,12 @@ from grpc_health.v1 import (  # type: ignore[import-untyped]  # has none
     health_pb2,
     health_pb2_grpc,
 )
-from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # has none
 
 from services.rpc.call import Call
 from services.rpc.errors import ServiceError
 from services.rpc.methods import Method
-from services.rpc.pipeline import Incoming, Limits, Pipeline
+from services.rpc.pipeline import Incoming, Limits, Pipeline, unlogged_stream
+from services.rpc.reflection import reflection_methods
 from services.rpc.tls import ServerTls
 from services.rpc.wire import DETAILS_KEY, encode, message_of
 
@@ -62,11 +62,10 @@ class GrpcioFace:
         """Listens; gives the address with the port that was chosen. Raises OSError."""
         server = self._server = grpc.aio.server(options=_options(self._limits))
         mutual = self._tls is not None and self._tls.client_ca is not None
-        server.add_generic_rpc_handlers([_Table(self._methods, self._pipeline, identify=mutual)])
+        table = _Table(self._methods, self._pipeline, self._services, identify=mutual)
+        server.add_generic_rpc_handlers([table])
         registry = _OnlyGenericHandlers(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, registry)
-        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, registry)
         port = _bind(server, self._listen, self._tls)
         await server.start()
         for name in ("", *self._services):
@@ -87,12 +86,23 @@ class GrpcioFace:
 
 
 class _Table(grpc.GenericRpcHandler):
-    """The methods by their path."""
+    """The methods by their path, and reflection of their services."""
 
-    def __init__(self, methods: Iterable[Method], pipeline: Pipeline, *, identify: bool) -> None:
+    def __init__(
+        self,
+        methods: Iterable[Method],
+        pipeline: Pipeline,
+        services: Iterable[str],
+        *,
+        identify: bool,
+    ) -> None:
         self._handlers = {
             method.path: _rpc_handler(method, pipeline, identify=identify) for method in methods
         }
+        for method in reflection_methods(services):
+            handle: Any = _streaming(method.path, unlogged_stream(method), identify=False)
+            handler = _from_stream(handle, one_answer=False)
+            self._handlers[method.path] = grpc.stream_stream_rpc_method_handler(handler)
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails

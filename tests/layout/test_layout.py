@@ -34,7 +34,7 @@ OWNERS = {
     "google.rpc": ["rpc/wire.py"],
     "envoy": ["process/envoy.py"],
     "grpc_health": ["rpc/grpcio_face.py", "rpc/health.py"],
-    "grpc_reflection": ["rpc/grpcio_face.py", "rpc/reflection.py"],
+    "grpc_reflection": ["rpc/reflection.py"],
     "lmdb": ["store/engines/lmdb.py"],
     "moka_py": ["edge/cache/memory.py"],
     "msgspec": ["store/records.py"],

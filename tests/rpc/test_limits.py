@@ -1,235 +1,149 @@
-"""What a server refuses, early and with a reason that its caller can act on."""
+"""What a server refuses, early and with a reason that its caller can act on; on each face."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 
-import grpc
 import pytest
-from google.rpc import (  # type: ignore[import-untyped]  # has none
-    error_details_pb2,
-    status_pb2,
-)
-from grpc_health.v1 import (  # type: ignore[import-untyped]  # has none
-    health_pb2,
-    health_pb2_grpc,
-)
 
-from services.rpc.call import Call
-from services.rpc.client import connect
 from services.rpc.errors import (
-    DependencyUnavailableError,
     InternalError,
     InvalidArgumentError,
     OverloadedError,
-    ShuttingDownError,
 )
-from services.rpc.server import Limits
-from tests.rpc.conftest import ServeEcho, Stub
-from tests.support.echo_service import EchoServicer, Message, pb, pb_grpc
+from tests.rpc.conftest import Stub
+from tests.support.echo_server import EchoServer, running_echo
+from tests.support.echo_service import Message, pb
+
+LIMIT = 3
+MAX_BYTES = 10_000
 
 
-class Gate:
-    """A handler that holds its calls until the gate opens."""
-
-    def __init__(self) -> None:
-        self.inside = 0
-        self.entered = asyncio.Event()
-        self.open = asyncio.Event()
-
-    async def __call__(self, _: Message, __: Call) -> Message:
-        self.inside += 1
-        self.entered.set()
-        await self.open.wait()
-        return pb.SayResponse(text="done")
-
-    async def until_inside(self, number: int) -> None:
-        while self.inside < number:
-            self.entered.clear()
-            await asyncio.wait_for(self.entered.wait(), 5)
+@pytest.fixture(scope="module")
+def echo(face: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EchoServer]:
+    """A server that takes little."""
+    settings = {"max_concurrent_calls": str(LIMIT), "max_message_bytes": str(MAX_BYTES)}
+    with running_echo(face, tmp_path_factory.mktemp(face) / "small", settings) as server:
+        yield server
 
 
-HOLD = pb.SayRequest(behaviour="hold")
-
-
-def _hold(stub: Stub) -> asyncio.Task[Message]:
+def _hold(stub: Stub, key: str) -> asyncio.Task[Message]:
     async def hold() -> Message:
-        return await stub.Say(HOLD)
+        return await stub.Say(pb.SayRequest(behaviour="hold", key=key))
 
     return asyncio.create_task(hold())
 
 
-async def _say_for_ever(stub: Stub) -> None:
-    while True:
-        await stub.Say(pb.SayRequest(text="one"))
+async def _until_let_in(stub: Stub) -> None:
+    """Until the server has noticed that calls are over."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await stub.Say(pb.SayRequest(text="in"))
+            except OverloadedError:
+                await asyncio.sleep(0.01)
+            else:
+                return
 
 
 async def test_more_calls_than_the_limit_are_refused_and_the_others_served(
-    serve_echo: ServeEcho,
+    echo: EchoServer, stub: Stub, key: str
 ) -> None:
-    gate = Gate()
-    limits = Limits(max_concurrent_calls=3)
-    async with serve_echo(EchoServicer(hold=gate), limits=limits) as (stub, _):
-        held = [_hold(stub) for _ in range(3)]
-        await gate.until_inside(3)
-        with pytest.raises(OverloadedError) as caught:
-            await stub.Say(HOLD)
-        with pytest.raises(OverloadedError):
-            [answer async for answer in stub.Count(HOLD)]
-        gate.open.set()
-        assert [answer.text for answer in await asyncio.gather(*held)] == ["done"] * 3
-        assert (await stub.Say(HOLD)).text == "done"
-    assert gate.inside == 4
+    held = [_hold(stub, key) for _ in range(LIMIT)]
+    await echo.until_step(key, "entered", LIMIT)
+    with pytest.raises(OverloadedError) as caught:
+        await stub.Say(pb.SayRequest(key=key))
     assert caught.value.retry_after_s == 1.0
+    with pytest.raises(OverloadedError):
+        [answer async for answer in stub.Count(pb.SayRequest(key=key, behaviour="wait"))]
+    with pytest.raises(OverloadedError):
+        await stub.Join(iter([pb.SayRequest(key=key)]))
+    with pytest.raises(OverloadedError):
+        await stub.Chat(iter([pb.SayRequest(key=key)])).read()
+    echo.open_gate(key)
+    assert [answer.text for answer in await asyncio.gather(*held)] == ["done"] * LIMIT
+    assert (await stub.Say(pb.SayRequest(text="on"))).text == "on"
+    assert echo.told(key) == ["entered"] * LIMIT
 
 
-async def test_calls_that_end_badly_give_their_place_back(serve_echo: ServeEcho) -> None:
-    gate = Gate()
-    limits = Limits(max_concurrent_calls=1)
-    async with serve_echo(EchoServicer(hold=gate), limits=limits) as (stub, _):
-        for _ in range(3):
-            with pytest.raises(InvalidArgumentError):
-                await stub.Say(pb.SayRequest(text="too long a text"))
-        for number in range(1, 4):
-            call = _hold(stub)
-            await gate.until_inside(number)
-            call.cancel()
-            while True:  # until the server has noticed
-                try:
-                    await stub.Say(pb.SayRequest(text="in"))
-                except OverloadedError:
-                    await asyncio.sleep(0.01)
-                else:
-                    break
-
-
-async def test_a_refusal_has_one_error_info_and_says_when_to_retry(serve_echo: ServeEcho) -> None:
-    limits = Limits(max_concurrent_calls=0)
-    async with (
-        serve_echo(limits=limits) as (_, server),
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await pb_grpc.EchoServiceStub(channel).Say(HOLD)
-    trailers = dict(caught.value.trailing_metadata() or ())
-    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert status.code == grpc.StatusCode.UNAVAILABLE.value[0]
-    kinds = [detail.type_url.rpartition("/")[2] for detail in status.details]
-    assert kinds == ["google.rpc.ErrorInfo", "google.rpc.RetryInfo"]
-    info = error_details_pb2.ErrorInfo()
-    status.details[0].Unpack(info)
-    assert (info.domain, info.reason) == ("tollmesh", "OVERLOADED")
-
-
-async def test_a_client_that_retries_by_grpcs_own_policy_gets_through(
-    serve_echo: ServeEcho,
-) -> None:
-    attempts: list[str] = []
-
-    async def recover(_: Message, call: Call) -> Message:
-        attempts.append(call.metadata.get("grpc-previous-rpc-attempts", "0"))
-        if len(attempts) < 3:
-            raise OverloadedError
-        return pb.SayResponse(text="at last")
-
-    policy = (
-        '{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 5,'
-        '"initialBackoff": "0.01s", "maxBackoff": "0.1s", "backoffMultiplier": 1,'
-        '"retryableStatusCodes": ["UNAVAILABLE"]}}]}'
-    )
-    options = [("grpc.service_config", policy)]
-    async with (
-        serve_echo(EchoServicer(recover=recover)) as (_, server),
-        grpc.aio.insecure_channel(server.address, options=options) as channel,
-    ):
-        answer = await pb_grpc.EchoServiceStub(channel).Say(pb.SayRequest(behaviour="recover"))
-    assert answer.text == "at last"
-    assert attempts == ["0", "1", "2"]
-
-
-async def test_a_request_above_the_limit_is_an_invalid_argument(serve_echo: ServeEcho) -> None:
-    async with serve_echo(limits=Limits(max_message_bytes=10_000)) as (stub, _):
-        assert len((await stub.Say(pb.SayRequest(payload=bytes(9_000)))).payload) == 9_000
-        with pytest.raises(InvalidArgumentError, match="larger than 10000 bytes"):
-            await stub.Say(pb.SayRequest(payload=bytes(11_000)))
-        with pytest.raises(InvalidArgumentError, match="larger than 10000 bytes"):
-            await stub.Join(iter([pb.SayRequest(payload=bytes(11_000))]))
-
-
-async def test_a_request_far_above_the_limit_does_not_even_arrive(serve_echo: ServeEcho) -> None:
-    async with serve_echo(limits=Limits(max_message_bytes=10_000)) as (stub, _):
-        with pytest.raises(InternalError) as caught:
-            await stub.Say(pb.SayRequest(payload=bytes(1_000_000)))
-        assert "RESOURCE_EXHAUSTED" in str(caught.value)
-        assert (await stub.Say(pb.SayRequest(text="still"))).text == "still"
-
-
-async def test_bytes_that_are_no_message_are_an_invalid_argument(serve_echo: ServeEcho) -> None:
-    async with (
-        serve_echo() as (_, server),
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
-        say: Message = channel.unary_unary("/tests.echo.v1.EchoService/Say")
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await say(b"\xff\xff\xff")
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == "the request is not a well-formed message"
-
-
-async def test_a_draining_server_finishes_what_is_under_way_and_takes_nothing_new(
-    serve_echo: ServeEcho,
-) -> None:
-    gate = Gate()
-    async with serve_echo(EchoServicer(hold=gate), drain_s=5) as (stub, server):
-        held = _hold(stub)
-        await gate.until_inside(1)
-        draining = asyncio.create_task(server.drain())
-        with pytest.raises(ShuttingDownError):
-            await _say_for_ever(stub)
-        assert not draining.done()
-        gate.open.set()
-        assert (await held).text == "done"
-        await draining
-
-
-async def test_a_draining_server_says_so_to_those_who_ask_for_its_health(
-    serve_echo: ServeEcho,
-) -> None:
-    gate = Gate()
-    not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
-    async with (
-        serve_echo(EchoServicer(hold=gate), drain_s=5) as (stub, server),
-        connect(server.address) as channel,
-    ):
-        health = health_pb2_grpc.HealthStub(channel)
-        watch = health.Watch(health_pb2.HealthCheckRequest(service="tests.echo.v1.EchoService"))
-        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        held = _hold(stub)
-        await gate.until_inside(1)
-        draining = asyncio.create_task(server.drain())
-        assert (await watch.read()).status == not_serving
-        assert (await health.Check(health_pb2.HealthCheckRequest())).status == not_serving
-        gate.open.set()
-        await held
-        await asyncio.wait_for(draining, 3)  # whoever watches does not hold it up
-
-
-async def test_what_is_cut_short_still_cleans_up(serve_echo: ServeEcho) -> None:
-    entered, cleaned_up = asyncio.Event(), asyncio.Event()
-
-    async def serve(_: Message, __: Call) -> Message:
-        entered.set()
+async def test_a_burst_is_answered_to_the_last_call(stub: Stub) -> None:
+    async def say() -> str:
         try:
-            await asyncio.Event().wait()
-        finally:
-            await asyncio.sleep(0.3)
-            cleaned_up.set()
+            return str((await stub.Say(pb.SayRequest(text="a"))).text)
+        except OverloadedError:
+            return "refused"
 
-    async with serve_echo(EchoServicer(hold=serve), drain_s=0.05) as (stub, server):
-        held = _hold(stub)
-        await entered.wait()
-        await server.drain()
-        assert cleaned_up.is_set()
-        with pytest.raises(DependencyUnavailableError):
-            await held
+    outcomes = await asyncio.gather(*(say() for _ in range(300)))
+    assert set(outcomes) <= {"a", "refused"}
+    assert "a" in outcomes
+
+
+async def test_calls_that_end_badly_give_their_place_back(
+    echo: EchoServer, stub: Stub, key: str
+) -> None:
+    for _ in range(2 * LIMIT):
+        with pytest.raises(InvalidArgumentError):
+            await stub.Say(pb.SayRequest(text="too long a text"))
+    for number in range(2 * LIMIT):
+        call = stub.Say(pb.SayRequest(behaviour="wait", key=f"{key}{number}"))
+        await echo.until_step(f"{key}{number}", "entered")
+        call.cancel()
+        await echo.until_step(f"{key}{number}", "cleaned_up")
+    await _until_let_in(stub)
+    for number in range(2 * LIMIT):
+        upload = stub.Join()
+        await upload.write(pb.SayRequest(text="a", key=f"{key}u{number}"))
+        await echo.until_step(f"{key}u{number}", "entered")
+        upload.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await upload  # else the client's library holds on to its stream for a while
+        await echo.until_step(f"{key}u{number}", "ended")
+    await _until_let_in(stub)
+    held = [_hold(stub, key) for _ in range(LIMIT)]  # all places are free again
+    await echo.until_step(key, "entered", LIMIT)
+    echo.open_gate(key)
+    await asyncio.gather(*held)
+
+
+def _of_size(size: int) -> Message:
+    """A request that is so many bytes long on the wire."""
+    request = pb.SayRequest(payload=bytes(size))
+    return pb.SayRequest(payload=bytes(2 * size - request.ByteSize()))
+
+
+async def _one(request: Message) -> AsyncIterator[Message]:
+    yield request
+
+
+async def test_a_request_of_exactly_the_limit_is_served(stub: Stub) -> None:
+    request = _of_size(MAX_BYTES)
+    assert request.ByteSize() == MAX_BYTES
+    assert (await stub.Say(request)).payload == request.payload
+    await stub.Join(_one(request))
+    assert [answer.payload async for answer in stub.Chat(_one(request))] == [request.payload]
+
+
+async def test_a_request_above_the_limit_is_an_invalid_argument(stub: Stub) -> None:
+    request = _of_size(MAX_BYTES + 1)
+    for call in (stub.Say(request), stub.Join(_one(request)), stub.Chat(_one(request)).read()):
+        with pytest.raises(InvalidArgumentError, match="larger than 10000 bytes"):
+            await call
+
+
+async def test_a_request_far_above_the_limit_does_not_even_arrive(stub: Stub) -> None:
+    """There grpcio itself answers, without our details."""
+    request = _of_size(1_000_000)
+    with pytest.raises((InvalidArgumentError, InternalError)) as caught:
+        await stub.Say(request)
+    assert "larger" in str(caught.value) or "RESOURCE_EXHAUSTED" in str(caught.value)
+    assert (await stub.Say(pb.SayRequest(text="still"))).text == "still"
+
+
+async def test_a_stream_may_carry_more_than_the_limit_in_all(stub: Stub) -> None:
+    async def requests() -> AsyncIterator[Message]:
+        for _ in range(100):
+            yield _of_size(MAX_BYTES)
+
+    await stub.Join(requests())
+    assert len([answer async for answer in stub.Chat(requests())]) == 100
