@@ -149,13 +149,24 @@ class _Refused(Exchange):
 def _identity(told: str) -> str:
     """The common name of the caller's certificate, else its first alternative name.
 
-    From the element that Envoy writes of a verified certificate:
+    From the element that Envoy writes of a verified certificate, whose subject is as in RFC 2253:
     ``Hash=...;Subject="CN=edge-1,O=Tollmesh";URI=...;DNS=...``
     """
     found = re.search(r'(?:^|;)Subject="((?:[^"\\]|\\.)*)"', told)
-    subject = "" if found is None else re.sub(r"\\(.)", r"\1", found[1])
-    name = re.search(r"(?:^|[,+])CN=((?:[^,+\\]|\\.)*)", subject)
-    if name is not None and name[1]:
-        return re.sub(r"\\(.)", r"\1", name[1])
-    alternative = re.search(r"(?:^|;)(?:URI|DNS)=([^;]+)", told)
+    parts = [] if found is None else re.findall(r"(?:[^,+\\]|\\.)+", found[1])
+    names = [part[3:] for part in parts if part.startswith("CN=")]
+    if names:
+        return _unescaped(names[-1])  # the certificate's first: RFC 2253 turns the order round
+    rest = told if found is None else told[: found.start()] + told[found.end() :]
+    alternative = re.search(r"(?:^|;)(?:URI|DNS)=([^;]+)", rest)
     return "" if alternative is None else unquote(alternative[1])
+
+
+def _unescaped(text: str) -> str:
+    r"""A value of RFC 2253 (section 2.4) as it was: ``\,`` and the bytes of UTF-8, ``\C3\A9``."""
+    plain = re.sub(
+        rb"\\(?:([0-9A-Fa-f]{2})|(.))",
+        lambda found: bytes.fromhex(found[1].decode()) if found[1] else found[2],
+        text.encode(),
+    )
+    return plain.decode(errors="replace")

@@ -6,56 +6,37 @@ import re
 
 import pytest
 
-from services.rpc.call import Call
 from services.rpc.trace import request_id_of, trace_id_of, trace_parent_of
-from tests.rpc.conftest import ServeEcho
-from tests.support.echo_service import EchoServicer, Message, pb
+from tests.rpc.conftest import Stub
+from tests.support.echo_server import EchoServer
+from tests.support.echo_service import pb
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 WELL_FORMED = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-async def test_ids_cross_two_hops(serve_echo: ServeEcho) -> None:
-    seen: list[Call] = []
-
-    async def look(_: Message, call: Call) -> Message:
-        seen.append(call)
-        return pb.SayResponse()
-
-    async with serve_echo(EchoServicer(look=look)) as (last, _):
-
-        async def pass_on(_: Message, call: Call) -> Message:
-            seen.append(call)
-            await last.Say(pb.SayRequest(behaviour="look"), metadata=(("x-own", "1"),))
-            [answer async for answer in last.Count(pb.SayRequest(behaviour="look"))]
-            return pb.SayResponse()
-
-        async with serve_echo(EchoServicer(look=pass_on)) as (first, _):
-            ids = (("x-request-id", "r-1"), ("traceparent", PARENT))
-            await first.Say(pb.SayRequest(behaviour="look"), metadata=ids)
-    assert [call.request_id for call in seen] == ["r-1"] * 3
-    assert {trace_id_of(call.trace_parent) for call in seen} == {TRACE_ID}
-    spans = {call.trace_parent[36:52] for call in seen}
-    assert len(spans) == 3
-    assert "b7ad6b7169203331" not in spans
-    assert seen[1].metadata["x-own"] == "1"
-    assert seen[1].metadata["traceparent"] == seen[0].trace_parent
+LOOK = pb.SayRequest(behaviour="look")
 
 
-async def test_a_call_without_ids_gets_new_ones(serve_echo: ServeEcho) -> None:
-    seen: list[Call] = []
+async def test_ids_cross_two_hops(echo: EchoServer, stub: Stub) -> None:
+    request = pb.SayRequest(behaviour="forward", target=echo.address, next=LOOK)
+    ids = (("x-request-id", "r-1"), ("traceparent", PARENT))
+    seen = (await stub.Say(request, metadata=ids)).seen
+    assert (seen["first.request_id"], seen["request_id"]) == ("r-1", "r-1")
+    parents = [seen["first.trace_parent"], seen["trace_parent"]]
+    assert {trace_id_of(parent) for parent in parents} == {TRACE_ID}
+    assert len({PARENT[36:52], *(parent[36:52] for parent in parents)}) == 3
+    assert seen["metadata.traceparent"] == seen["first.trace_parent"]
+    line = await echo.until_logged("call", request_id="r-1")
+    assert line["trace_id"] == TRACE_ID
 
-    async def look(_: Message, call: Call) -> Message:
-        seen.append(call)
-        return pb.SayResponse()
 
-    async with serve_echo(EchoServicer(look=look)) as (stub, _):
-        for _ in range(2):
-            await stub.Say(pb.SayRequest(behaviour="look"))
-    assert len({call.request_id for call in seen} - {""}) == 2
-    assert len({trace_id_of(call.trace_parent) for call in seen}) == 2
-    assert all(WELL_FORMED.fullmatch(call.trace_parent) for call in seen)
+async def test_a_call_without_ids_gets_new_ones(stub: Stub) -> None:
+    seen = [(await stub.Say(LOOK)).seen for _ in range(2)]
+    assert len({each["request_id"] for each in seen} - {""}) == 2
+    assert len({trace_id_of(each["trace_parent"]) for each in seen}) == 2
+    assert all(WELL_FORMED.fullmatch(each["trace_parent"]) for each in seen)
 
 
 @pytest.mark.parametrize("hostile", ["", "a b", 'x"}', "line\nbreak", "x" * 129, "\x1b[31m"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +26,13 @@ class Authority:
         self.own = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
         _openssl("req", "-x509", *_KEY, "-subj", f"/CN={name}", "-days", "1", *_files(self.own))
 
-    def sign(self, name: str) -> Certificate:
-        """A certificate whose common name is ``name``."""
+    def sign(self, name: str, more: str = "") -> Certificate:
+        """A certificate whose common name is ``name``; ``more`` of its subject is ``/O=...``."""
         signed = Certificate(self.directory / f"{name}.pem", self.directory / f"{name}.key")
         names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
         authority = ("-CA", str(self.own.certificate_file), "-CAkey", str(self.own.key_file))
-        subject = ("-subj", f"/CN={name}", "-addext", names, "-days", "1")
+        escaped = re.sub(r"([\\/+])", r"\\\1", name)
+        subject = ("-utf8", "-subj", f"/CN={escaped}{more}", "-addext", names, "-days", "1")
         _openssl("req", "-x509", *_KEY, *subject, *authority, *_files(signed))
         return signed
 
