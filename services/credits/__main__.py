@@ -12,6 +12,7 @@ from services.credits.records import FAMILY
 from services.credits.servicer import CreditServicer
 from services.credits.settings import CreditSettings
 from services.credits.sweeper import Sweeper, report
+from services.credits.watch import Watches
 from services.process.clock import now_us
 from services.process.lifecycle import announce_ready, run
 from services.rpc.server import Limits, Server
@@ -31,8 +32,14 @@ async def serve(settings: CreditSettings, stop: asyncio.Event) -> None:
     store = await open_store(settings.store)
     try:
         requests = RequestRecords(FAMILY, keep_s=settings.record_s)
+        watches = Watches(limit=settings.watchers, poll_s=settings.watch_poll_s)
         ledger = Ledger(
-            store, settings.rated_tariff(), requests, keep_s=settings.record_s, now_us=now_us
+            store,
+            settings.rated_tariff(),
+            requests,
+            keep_s=settings.record_s,
+            now_us=now_us,
+            watches=watches,
         )
         sweeper = Sweeper(store, ledger, now_us)
         forgetting = sweep_for_ever(
@@ -46,6 +53,7 @@ async def serve(settings: CreditSettings, stop: asyncio.Event) -> None:
             async with new_server(settings, ledger, store) as server:
                 announce_ready(settings.ready_file, server.address)
                 await stop.wait()
+                watches.close()  # they would never end, and the drain waits for calls to end
             for sweep in sweeps:
                 sweep.cancel()
     finally:

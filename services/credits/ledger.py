@@ -28,6 +28,7 @@ from services.credits.settlement import SettlementDueError, opened
 from services.credits.streams import DebitStream, Streamed
 from services.credits.tariff import Tariff
 from services.credits.terms import SetTerms, TermsView, set_terms, terms
+from services.credits.watch import Change, Watches, purse_of
 from services.rpc.errors import ServiceError
 from services.store.port import Committed, Operation, ReadTransaction, Store, Transaction
 from services.store.records import encode
@@ -57,9 +58,17 @@ class Ledger:
     """
 
     def __init__(
-        self, store: Store, tariff: Tariff, requests: RequestRecords, *, keep_s: int, now_us: Clock
+        self,
+        store: Store,
+        tariff: Tariff,
+        requests: RequestRecords,
+        *,
+        keep_s: int,
+        now_us: Clock,
+        watches: Watches | None = None,
     ) -> None:
         """``keep_s``: for how many seconds a closed hold is still known as such."""
+        self.watches = Watches() if watches is None else watches
         self._store = store
         self._tariff = tariff
         self._requests = requests
@@ -67,7 +76,7 @@ class Ledger:
         self._hold_terms = HoldTerms(tariff, self._keep_us)
         self._now_us = now_us
         self._debit_terms = DebitTerms(tariff, requests, self._keep_us, now_us)
-        self._parcels = Parcels(store, self._debit_terms, self._settle)
+        self._parcels = Parcels(store, self._debit_terms, self._settle, self.watches)
 
     async def grant(self, request: Grant) -> Applied:
         """Adds credit."""
@@ -139,7 +148,9 @@ class Ledger:
 
     async def debit_together(self, requests: Sequence[Debit]) -> list[Applied | ServiceError]:
         """All or none of them; see ``batches``."""
-        return await debit_together(self._store, self._debit_terms, self._settle, requests)
+        outcomes = await debit_together(self._store, self._debit_terms, self._settle, requests)
+        self.watches.changed(request.account_id for request in requests)
+        return outcomes
 
     def debit_stream(
         self, debits: AsyncIterator[Sequence[Debit]]
@@ -162,6 +173,20 @@ class Ledger:
         run = partial(queries.balance, account_id=account_id, currency=currency)
         read = await self._read(account_id, run, at_least)
         return read.result._replace(version=read.version)
+
+    def watch(
+        self,
+        account_id: str,
+        currency: str,
+        thresholds: Sequence[int] = (),
+        *,
+        crossings_only: bool = False,
+        at_least: int = 0,
+    ) -> AsyncGenerator[Change, None]:
+        """The balance now, and again whenever it changed; see ``Watches.follow``."""
+        run = partial(purse_of, account_id=account_id, currency=currency)
+        read = partial(self._read, account_id, run, at_least)
+        return self.watches.follow(account_id, read, thresholds, crossings_only=crossings_only)
 
     async def entries(
         self,
@@ -236,9 +261,12 @@ class Ledger:
     async def _commit(self, operation: Operation[T], account_id: str, now_us: int) -> Committed[T]:
         while True:
             try:
-                return await self._store.commit(operation)
+                committed = await self._store.commit(operation)
             except SettlementDueError:
                 await self._settle(account_id, now_us)
+            else:
+                self.watches.changed((account_id,))
+                return committed
 
     async def _settle(self, account_id: str, now_us: int) -> None:
         run = partial(
@@ -247,6 +275,7 @@ class Ledger:
         operation = Operation(run, group_of(account_id), (wallet_key(account_id),))
         while not (await self._store.commit(operation)).result:
             pass
+        self.watches.changed((account_id,))
 
     async def _read(
         self, account_id: str, query: Callable[..., T], at_least: int = 0

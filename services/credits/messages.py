@@ -19,7 +19,9 @@ from services.credits.records import (
     GrantTerms,
     Lot,
     Metered,
+    Purse,
 )
+from services.credits.watch import Change
 
 Priced = (
     pb.DebitRequest
@@ -79,23 +81,24 @@ def balance_after(account_id: str, answer: Answer) -> pb.Balance:
 
 def balance_response(account_id: str, currency: str, view: BalanceView) -> pb.GetBalanceResponse:
     """The balance and the unspent grants."""
-    purse = view.purse
     return pb.GetBalanceResponse(
-        balance=pb.Balance(
-            account_id=account_id,
-            currency=currency,
-            available=purse.available,
-            held=purse.held,
-            granted=purse.granted,
-            spent=purse.spent,
-            expired=purse.expired,
-            voided=purse.voided,
-            overdraft_limit=purse.overdraft_limit,
-        ),
+        balance=_balance(account_id, currency, view.purse),
         grants=[
             _grant_balance(account_id, lot, view.recurring.get(lot.number)) for lot in view.lots
         ],
         version=str(view.version),
+    )
+
+
+def watch_response(account_id: str, currency: str, change: Change) -> pb.WatchBalanceResponse:
+    """A change of a balance."""
+    return pb.WatchBalanceResponse(
+        balance=_balance(account_id, currency, change.purse),
+        version=str(change.version),
+        events=[
+            pb.ThresholdEvent(threshold=crossing.threshold, below=crossing.below)
+            for crossing in change.crossings
+        ],
     )
 
 
@@ -143,6 +146,20 @@ def timestamp(time_us: int) -> Timestamp:
     """Microseconds since 1970 as a message."""
     seconds, microseconds = divmod(time_us, 1_000_000)
     return Timestamp(seconds=seconds, nanos=microseconds * 1000)
+
+
+def _balance(account_id: str, currency: str, purse: Purse) -> pb.Balance:
+    return pb.Balance(
+        account_id=account_id,
+        currency=currency,
+        available=purse.available,
+        held=purse.held,
+        granted=purse.granted,
+        spent=purse.spent,
+        expired=purse.expired,
+        voided=purse.voided,
+        overdraft_limit=purse.overdraft_limit,
+    )
 
 
 def _metered_message(metered: Metered | None) -> pb.MeteredQuantity | None:

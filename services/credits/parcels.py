@@ -21,6 +21,7 @@ from services.credits.debits import Debit, debit
 from services.credits.records import Answer, Metered, decode_answer
 from services.credits.settlement import catch_up
 from services.credits.tariff import Tariff
+from services.credits.watch import Watches
 from services.rpc.errors import RequestIdReusedError as ReusedError
 from services.rpc.errors import ServiceError
 from services.store.errors import (
@@ -82,9 +83,14 @@ class Parcels:
     """The open parcels: at most one a group."""
 
     def __init__(
-        self, store: Store, terms: DebitTerms, settle: Callable[[str, int], Awaitable[None]]
+        self,
+        store: Store,
+        terms: DebitTerms,
+        settle: Callable[[str, int], Awaitable[None]],
+        watches: Watches,
     ) -> None:
         """``settle``: brings an account up to a time."""
+        self._watches = watches
         self._store = store
         self._terms = terms
         self._settle = settle
@@ -154,11 +160,13 @@ class Parcels:
 
     async def _commit(self, parcel: Parcel) -> Committed[list[Result]]:
         try:
-            return await self._store.commit(
+            committed = await self._store.commit(
                 Operation(parcel.run, parcel.group, parcel.reads, parcel.seal, parcel.weight)
             )
         finally:
             parcel.seal()  # also when the store did not take it
+        self._watches.changed(parcel.accounts)
+        return committed
 
     async def _finish(self, parcel: Parcel, committed: Committed[list[Result]]) -> None:
         """Applies, one by one in their order, the debits that have no result yet."""
@@ -190,12 +198,12 @@ class Parcel:
     """
 
     __slots__ = (
-        "_accounts",
         "_among",
         "_keys",
         "_shares",
         "_singles",
         "_terms",
+        "accounts",
         "debits",
         "group",
         "loop",
@@ -219,9 +227,10 @@ class Parcel:
         self.size_bytes = 0
         self.now_us = 0
         """When it was sealed."""
+        self.accounts: list[str] = []
+        """Whose debits these are; known when it is sealed."""
         self._terms = terms
         self._among = among
-        self._accounts: list[str] = []
         self._keys: list[bytes] = []
         self._singles: list[tuple[asyncio.Future[Applied], int]] = []
         self._shares: list[tuple[Share, int, int]] = []
@@ -254,8 +263,8 @@ class Parcel:
             self.now_us = self._terms.now_us()
             if self._among.get(self.group) is self:
                 del self._among[self.group]
-            self._accounts = sorted({request.account_id for request in self.debits})
-            self.reads += map(wallet_key, self._accounts)
+            self.accounts = sorted({request.account_id for request in self.debits})
+            self.reads += map(wallet_key, self.accounts)
             self.reads += self._keys
             self.reads += {
                 usage_key(request.account_id, self.now_us, request.price, currency)
@@ -270,9 +279,9 @@ class Parcel:
         accounts: dict[str, Account] = {}
         made: dict[bytes, bytes] = {}
         results: list[Result] = []
-        count = len(self._accounts)
+        count = len(self.accounts)
         stored = tx.get_many(self.reads[: count + len(self._keys)])
-        wallets = dict(zip(self._accounts, stored[:count], strict=True))
+        wallets = dict(zip(self.accounts, stored[:count], strict=True))
         for request, key, found in zip(self.debits, self._keys, stored[count:], strict=True):
             # A request may be in a parcel twice.
             record = made.get(key) if found is None else found

@@ -148,6 +148,25 @@ class CreditServicer(pb_grpc.CreditServiceServicer):
         view = await self._ledger.balance(request.account_id, currency, at_least)
         return messages.balance_response(request.account_id, currency, view)
 
+    async def WatchBalance(
+        self, request: pb.WatchBalanceRequest, context: object
+    ) -> AsyncIterator[pb.WatchBalanceResponse]:
+        """The balance, and its changes."""
+        currency = request.currency or DEFAULT_CURRENCY
+        changes = self._ledger.watch(
+            request.account_id,
+            currency,
+            request.thresholds,
+            crossings_only=request.thresholds_only,
+            at_least=messages.version_number(request.at_least_version),
+        )
+        told = 0
+        async with aclosing(changes):
+            async for change in changes:
+                told += 1
+                Call.of(context).note(told=told)
+                yield messages.watch_response(request.account_id, currency, change)
+
     async def ListEntries(
         self, request: pb.ListEntriesRequest, context: object
     ) -> pb.ListEntriesResponse:

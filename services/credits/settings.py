@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from services.credits.records import MAX_AMOUNT
 from services.credits.tariff import FreePeriod, Rates, Tariff
+from services.credits.watch import POLL_S, WATCHERS
 from services.process.settings import (
     AfterValidator,
     BaseModel,
@@ -116,6 +117,17 @@ class CreditSettings(ServerSettings):
         gt=0,
         description="How often holds and grants are expired that nobody touches, and old records "
         "removed, in s.",
+    )
+    watchers: int = Field(
+        WATCHERS,
+        ge=0,
+        description="How many balances may be watched at once; further watchers are refused. Each "
+        "is one of the max_concurrent_calls: leave room for debits.",
+    )
+    watch_poll_s: float = Field(
+        POLL_S,
+        gt=0,
+        description="How often each watcher looks for changes that other processes made, in s.",
     )
 
     @property

@@ -250,9 +250,13 @@ class CreditServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchBalance(self, request, context):
-        """The balance now, and again whenever it changed; a caller that reads slowly misses versions in
-        between, never the last one, and never a crossing of a threshold. Errors: VERSION_UNKNOWN.
-        Deadline: none, or the longest that the caller wants to watch; safe to retry.
+        """The balance now, and again whenever it differs from the one of the message before. Each message
+        is strictly fresh when it is made; a caller that reads slowly misses versions in between, never
+        the last one. Events compare a message with the one before: a threshold that was crossed and
+        crossed back in between has none (the ledger's entries tell). A change is noticed at once by the
+        process that made it, and within a poll (0.5 s unless set otherwise) by others. Errors:
+        VERSION_UNKNOWN; OVERLOADED when too many watch; SHUTTING_DOWN when the process ends, also in
+        the middle. Deadline: none, or the longest that the caller wants to watch; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

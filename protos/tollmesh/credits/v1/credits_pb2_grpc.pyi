@@ -123,9 +123,13 @@ class CreditServiceStub:
     answered before the call began. Errors: VERSION_UNKNOWN. Deadline: 1 s; safe to retry.
     """
     WatchBalance: _grpc.UnaryStreamMultiCallable[_credits_pb2.WatchBalanceRequest, _credits_pb2.WatchBalanceResponse]
-    """The balance now, and again whenever it changed; a caller that reads slowly misses versions in
-    between, never the last one, and never a crossing of a threshold. Errors: VERSION_UNKNOWN.
-    Deadline: none, or the longest that the caller wants to watch; safe to retry.
+    """The balance now, and again whenever it differs from the one of the message before. Each message
+    is strictly fresh when it is made; a caller that reads slowly misses versions in between, never
+    the last one. Events compare a message with the one before: a threshold that was crossed and
+    crossed back in between has none (the ledger's entries tell). A change is noticed at once by the
+    process that made it, and within a poll (0.5 s unless set otherwise) by others. Errors:
+    VERSION_UNKNOWN; OVERLOADED when too many watch; SHUTTING_DOWN when the process ends, also in
+    the middle. Deadline: none, or the longest that the caller wants to watch; safe to retry.
     """
     ListEntries: _grpc.UnaryUnaryMultiCallable[_credits_pb2.ListEntriesRequest, _credits_pb2.ListEntriesResponse]
     """The account's ledger, in pages. Errors: PAGE_TOKEN_INVALID, VERSION_UNKNOWN.
@@ -219,9 +223,13 @@ class CreditServiceAsyncStub(CreditServiceStub):
     answered before the call began. Errors: VERSION_UNKNOWN. Deadline: 1 s; safe to retry.
     """
     WatchBalance: _aio.UnaryStreamMultiCallable[_credits_pb2.WatchBalanceRequest, _credits_pb2.WatchBalanceResponse]  # type: ignore[assignment]
-    """The balance now, and again whenever it changed; a caller that reads slowly misses versions in
-    between, never the last one, and never a crossing of a threshold. Errors: VERSION_UNKNOWN.
-    Deadline: none, or the longest that the caller wants to watch; safe to retry.
+    """The balance now, and again whenever it differs from the one of the message before. Each message
+    is strictly fresh when it is made; a caller that reads slowly misses versions in between, never
+    the last one. Events compare a message with the one before: a threshold that was crossed and
+    crossed back in between has none (the ledger's entries tell). A change is noticed at once by the
+    process that made it, and within a poll (0.5 s unless set otherwise) by others. Errors:
+    VERSION_UNKNOWN; OVERLOADED when too many watch; SHUTTING_DOWN when the process ends, also in
+    the middle. Deadline: none, or the longest that the caller wants to watch; safe to retry.
     """
     ListEntries: _aio.UnaryUnaryMultiCallable[_credits_pb2.ListEntriesRequest, _credits_pb2.ListEntriesResponse]  # type: ignore[assignment]
     """The account's ledger, in pages. Errors: PAGE_TOKEN_INVALID, VERSION_UNKNOWN.
@@ -396,9 +404,13 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credits_pb2.WatchBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_credits_pb2.WatchBalanceResponse], _abc.AsyncIterator[_credits_pb2.WatchBalanceResponse]]:
-        """The balance now, and again whenever it changed; a caller that reads slowly misses versions in
-        between, never the last one, and never a crossing of a threshold. Errors: VERSION_UNKNOWN.
-        Deadline: none, or the longest that the caller wants to watch; safe to retry.
+        """The balance now, and again whenever it differs from the one of the message before. Each message
+        is strictly fresh when it is made; a caller that reads slowly misses versions in between, never
+        the last one. Events compare a message with the one before: a threshold that was crossed and
+        crossed back in between has none (the ledger's entries tell). A change is noticed at once by the
+        process that made it, and within a poll (0.5 s unless set otherwise) by others. Errors:
+        VERSION_UNKNOWN; OVERLOADED when too many watch; SHUTTING_DOWN when the process ends, also in
+        the middle. Deadline: none, or the longest that the caller wants to watch; safe to retry.
         """
 
     @_abc_1.abstractmethod
