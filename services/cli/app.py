@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from services.cli import accounts, billing, credit, files, importing, keys, local
+from services.cli import accounts, audit, billing, credit, files, importing, keys, local
 
 app = typer.Typer(
     name="tollmesh",
@@ -22,6 +22,7 @@ app.add_typer(keys.app, name="key")
 app.command()(credit.grant)
 app.command()(credit.balance)
 app.command()(credit.ledger)
+app.command()(audit.audit)
 app.add_typer(billing.app, name="credit")
 app.command("import")(importing.import_)
 app.command()(files.publish)
