@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from services.cli import accounts, audit, billing, credit, files, importing, keys, local
+from services.cli import accounts, audit, billing, credit, export, files, importing, keys, local
 
 app = typer.Typer(
     name="tollmesh",
@@ -24,6 +24,7 @@ app.command()(credit.balance)
 app.command()(credit.ledger)
 app.command()(audit.audit)
 app.add_typer(billing.app, name="credit")
+app.command()(export.export)
 app.command("import")(importing.import_)
 app.command()(files.publish)
 app.command()(files.get)

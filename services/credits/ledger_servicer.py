@@ -9,7 +9,7 @@ from tollmesh.credits.v1 import ledger_pb2 as pb
 
 from services.credits import export
 from services.credits.audit import Audit, Progress
-from services.credits.errors import invalid
+from services.credits.export_csv import csv_line, header
 from services.credits.ledger import Ledger
 from services.credits.messages import entry_message, moment_us
 from services.credits.records import MAX_AMOUNT
@@ -41,25 +41,28 @@ class LedgerServicer(TermsServicer):
     async def ExportEntries(
         self, request: pb.ExportEntriesRequest, context: object
     ) -> AsyncIterator[pb.ExportEntriesResponse]:
-        """Entries as JSON Lines, a part a message."""
-        if request.format == pb.EXPORT_FORMAT_CSV:
-            raise invalid("format", "CSV is not offered; ask for JSON Lines")
+        """Entries as JSON Lines or CSV, a part a message; CSV begins with its header."""
+        as_csv = request.format == pb.EXPORT_FORMAT_CSV
+        line, head = (csv_line, header()) if as_csv else (export.json_line, b"")
         start_us, end_us = 0, MAX_AMOUNT
         if request.HasField("start_time"):
             start_us = moment_us(request.start_time, "start_time")
         if request.HasField("end_time"):
             end_us = moment_us(request.end_time, "end_time")
         cursor, more, total = request.cursor, True, 0
+        head = b"" if cursor else head
         while more:
             run = partial(export.entries, account_id=request.account_id, cursor=cursor)
             found, cursor, more = (await export.bounded_read(self._store, run, export.PART)).result
             lines = [
-                export.json_line(entry_message(account_id, number, entry))
+                line(entry_message(account_id, number, entry))
                 for account_id, number, entry in found
                 if start_us <= entry.create_us < end_us
             ]
             total += len(lines)
-            yield pb.ExportEntriesResponse(data=b"".join(lines), cursor=cursor, entries=len(lines))
+            data = head + b"".join(lines)
+            yield pb.ExportEntriesResponse(data=data, cursor=cursor, entries=len(lines))
+            head = b""
         Call.of(context).note(entries=total)
 
     async def Audit(

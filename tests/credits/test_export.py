@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from io import StringIO
 
 import pytest
 from tollmesh.credits.v1 import ledger_pb2 as pb
 
-from services.credits import export
+from services.credits import export, export_csv
 from services.credits.ledger_servicer import LedgerServicer
 from services.rpc.call import Call
 from services.store.errors import PageTokenInvalidError
-from tests.support.credit_service import Account, CreditService
+from tests.support.credit_service import Account, CreditService, metered
 
 
 async def _export(
@@ -57,3 +59,51 @@ async def test_an_export_goes_on_behind_any_of_its_cursors(
         assert done + b"".join(later.data for later in rest) == everything
     with pytest.raises(PageTokenInvalidError):
         await _export(servicer, pb.ExportEntriesRequest(account_id="bob", cursor=whole[0].cursor))
+
+
+async def test_csv_has_a_header_once_and_a_row_for_each_entry(
+    memory: CreditService, bob: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "PART", 3)
+    await bob.grant(1000, resource='an "invoice", in\nlines')
+    await bob.debit(metered=metered("download", 1024, "HIT"), resource="=1+1", request_id="-r")
+    for _ in range(5):
+        await bob.debit(1)
+    await bob.set_terms(overdraft_limit=10_000)
+    await bob.debit(2000)
+    servicer = LedgerServicer(memory.ledger, memory.store)
+    request = pb.ExportEntriesRequest(format=pb.EXPORT_FORMAT_CSV)
+    parts = await _export(servicer, request)
+    text = b"".join(part.data for part in parts).decode()
+    header, *rows = csv.reader(StringIO(text, newline=""))
+    assert header == list(export_csv.COLUMNS)
+    assert len(rows) == sum(part.entries for part in parts) == len(await bob.entries())
+    granted, metered_row = (dict(zip(header, row, strict=True)) for row in rows[:2])
+    assert granted["kind"] == "ENTRY_KIND_GRANT"
+    assert granted["resource"] == 'an "invoice", in\nlines'
+    assert (granted["meter"], granted["quantity"]) == ("", "")
+    assert granted["create_time"] == "2027-01-15T08:00:00Z"
+    assert (metered_row["meter"], metered_row["quantity"]) == ("download", "1024")
+    assert (metered_row["resource"], metered_row["request_id"]) == ("'=1+1", "-r")
+    assert int(rows[-1][header.index("available_after")]) < 0
+    assert text.endswith("\r\n")
+    done = b""
+    for part in parts:
+        done += part.data
+        rest = await _export(
+            servicer, pb.ExportEntriesRequest(format=pb.EXPORT_FORMAT_CSV, cursor=part.cursor)
+        )
+        assert (done + b"".join(later.data for later in rest)).decode() == text
+
+
+async def test_an_empty_ledger_is_a_header_alone(memory: CreditService) -> None:
+    servicer = LedgerServicer(memory.ledger, memory.store)
+    (part,) = await _export(servicer, pb.ExportEntriesRequest(format=pb.EXPORT_FORMAT_CSV))
+    assert part.data == export_csv.header()
+
+
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx", "\rx", "'x", "''", "bafk", ""])
+def test_no_text_of_a_caller_is_a_formula_and_none_is_lost(text: str) -> None:
+    cell = export_csv.as_text(text)
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert cell.removeprefix("'") == text
