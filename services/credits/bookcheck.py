@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from services.credits.account import wallet_key
-from services.credits.books import Books, DifferenceError, Sums
+from services.credits.books import UNREADABLE, Books, DifferenceError, Sums
 from services.credits.lots import place
 from services.credits.records import (
     AGENDA,
@@ -40,7 +40,6 @@ from services.credits.records import (
 from services.credits.refunds import REFUNDABLE
 from services.store.keys import Subspace
 from services.store.port import ReadTransaction
-from services.store.records import RecordInvalidError
 
 SECTIONS: tuple[Subspace, ...] = (LOTS, HOLDS, GRANTS, REFUNDS, USAGE)
 """What an account has besides its wallet and entries, in the order in which an audit reads it."""
@@ -73,11 +72,11 @@ class Part(NamedTuple):
 def read_part(
     tx: ReadTransaction, *, account_id: str, section: Subspace, after: tuple[Any, ...], size: int
 ) -> Part:
-    """Reads a part of at most ``size`` records; lots are read all at once."""
+    """Reads a part of at most ``size`` records; of lots, all of one currency."""
     stored = tx.get(wallet_key(account_id))
     try:
         wallet = None if stored is None else decode_wallet(stored)
-    except RecordInvalidError as error:
+    except UNREADABLE as error:
         raise _unreadable(account_id, "wallet", error) from error
     known = wallet or Wallet()
     begin, end = ENTRIES.range(account_id)
@@ -86,7 +85,11 @@ def read_part(
     begin, end = section.range(account_id)
     if after:
         begin = section.key(account_id, *after) + b"\x00"
-    pairs = tx.range(begin, end, limit=0 if section is LOTS else size)
+    pairs = tx.range(begin, end, limit=1 if section is LOTS else size)
+    last = not pairs if section is LOTS else len(pairs) < size
+    if section is LOTS and pairs:
+        currency = LOTS.parts(pairs[0][0])[1]
+        pairs = tx.range(*LOTS.range(account_id, currency))
     found = {section.parts(key)[1:]: value for key, value in pairs}
     entries: dict[int, bytes] = {}
     if section in {HOLDS, REFUNDS}:
@@ -106,7 +109,7 @@ def read_part(
         _first_due_us(tx, REFILLS, account_id),
         section,
         after,
-        section is LOTS or len(pairs) < size,
+        last,
         found,
         entries,
     )
@@ -125,7 +128,7 @@ def compare(books: Books, part: Part) -> None:
         raise books.wrong("number", f"at most {wallet.sequence}", number, what, number)
     check.wallet(wallet, part)
     if part.section is LOTS:
-        check.lots(wallet, part.found)
+        check.lots(wallet, part)
     else:
         checks: dict[Subspace, tuple[Callable[..., None], Collection[tuple[Any, ...]]]] = {
             HOLDS: (check.hold, [(number,) for number in books.holds]),
@@ -137,7 +140,7 @@ def compare(books: Books, part: Part) -> None:
         for key, value in part.found.items():
             try:
                 one(key, value, part)
-            except RecordInvalidError as error:
+            except UNREADABLE as error:
                 raise _unreadable(books.account_id, _NAMES[part.section], error) from error
         check.missing(part, expected)
 
@@ -169,17 +172,22 @@ class _Check:
         self._at_most("agenda_us", wallet.agenda_us, dues)
         self._same("agenda", True, part.in_agenda, "the wallet's place in the agenda")  # noqa: FBT003 (a value that is compared)
 
-    def lots(self, wallet: Wallet, found: Mapping[tuple[Any, ...], bytes]) -> None:
-        """The lots of every purse with what is available."""
+    def lots(self, wallet: Wallet, part: Part) -> None:
+        """The lots of the part's purses with what is available."""
         tails: dict[str, list[Lot]] = {}
-        for (currency, *at), value in found.items():
+        for (currency, *at), value in part.found.items():
             try:
                 lot = decode_lot(value)
-            except RecordInvalidError as error:
+            except UNREADABLE as error:
                 raise _unreadable(self._books.account_id, "lot", error) from error
             self._same("lot", tuple(at), place(lot), f"lot, {currency}")
             tails.setdefault(currency, []).append(lot)
-        for currency in sorted({*wallet.purses, *tails}):
+        within = {
+            currency
+            for currency in wallet.purses
+            if part.after[:1] < (currency,) and (part.last or (currency,) <= part.upto[:1])
+        }
+        for currency in sorted({*within, *tails}):
             purse, tail = wallet.purses.get(currency, Purse()), tails.get(currency, [])
             where = f"lots, {currency}"
             self._same("tail", purse.tail, len(tail), where)
@@ -260,6 +268,8 @@ class _Check:
         given = self._books.grants.get(lot.number)
         known = lot.number == OVERDRAFT_LOT or (given is not None and given.currency == currency)
         self._same("grant_id", True, known, f"{where}: the grant of lot {lot.number}")  # noqa: FBT003 (a value that is compared)
+        if given is not None:
+            self._same("create_us", given.create_us, lot.create_us, where)
         if lot.remaining <= 0:
             raise self._wrong("remaining", "above 0", lot.remaining, f"{where}: an empty lot")
 

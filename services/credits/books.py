@@ -23,6 +23,8 @@ from services.credits.records import (
 from services.store.keys import pack_number
 from services.store.records import RecordInvalidError
 
+UNREADABLE = (RecordInvalidError, UnicodeDecodeError)
+"""What reading a damaged record raises: also that its text is no text."""
 UsageKey = tuple[int, str, int, str]
 """UTC day since the epoch, meter, cache result, currency."""
 
@@ -134,7 +136,7 @@ class Books:
             )
         try:
             entry = decode_entry(value)
-        except RecordInvalidError as error:
+        except UNREADABLE as error:
             raise self.wrong("record", "an entry", error, "cannot be read", number) from error
         self.number, self.digest = number, digest
         purse = self.purses.get(entry.currency)
