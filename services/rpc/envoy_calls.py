@@ -35,7 +35,7 @@ class OneRequest(Exchange):
         super().__init__(route, call, metadata, receive, send)
         self._body: Messages | None = None
         self._complete: list[bytes] = []
-        receive().add_done_callback(self._arrived)
+        self.ask(self._arrived)
 
     def _arrived(self, future: asyncio.Future[Event]) -> None:
         event = future.result()
@@ -121,7 +121,7 @@ class ManyRequests(Exchange):
             return
         if self._bytes < _READ_AHEAD_BYTES or not self._queue:
             self._reading = True
-            self.receive().add_done_callback(self._arrived)
+            self.ask(self._arrived)
 
     def _arrived(self, future: asyncio.Future[Event]) -> None:
         self._reading = False

@@ -45,6 +45,7 @@ _START: Event = {
     "trailers": True,
 }
 _COMPRESSED_START = {**_START, "headers": [_CONTENT, _ACCEPTS, (b"grpc-encoding", b"gzip")]}
+_NO_BODY: Event = {"type": "http.request", "body": b"", "more_body": False}
 _LAST_BODY: Event = {"type": "http.response.body", "body": b""}
 _TRAILERS: Event = {"type": "http.response.trailers", "headers": [_OK]}
 
@@ -136,6 +137,17 @@ class Exchange:
             self._look_s = min(2 * self._look_s, _LAST_LOOK_S)
             self._look_at = now + self._look_s
             self.receive().add_done_callback(self._looked)
+
+    def ask(self, arrived: Callable[[asyncio.Future[Event]], None]) -> None:
+        """Asks for the next event of the request."""
+        future = self.receive()
+        try:
+            future.add_done_callback(arrived)
+        except AttributeError:  # pyvoy's answer when the request is headers alone is no future
+            self.receive = _nothing  # nor would it ever tell that the caller is gone
+            ended: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+            ended.set_result(_NO_BODY)
+            ended.add_done_callback(arrived)
 
     def expire_in(self, seconds: float) -> None:
         """Ends the call with DEADLINE_EXCEEDED unless it is over by then."""
@@ -263,6 +275,11 @@ class Exchange:
         else:
             answer_with(self._send, 200, [_CONTENT, _ACCEPTS, *headers])
         self._route.ended(self)
+
+
+def _nothing() -> asyncio.Future[Event]:
+    """Where no event will come from."""
+    return asyncio.get_running_loop().create_future()
 
 
 def _nobody(_: Event) -> asyncio.Future[None]:

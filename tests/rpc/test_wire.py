@@ -20,6 +20,7 @@ from tests.support.echo_service import pb
 from tests.support.http2_peer import Answer, Http2Peer, framed, request_headers
 
 SAY = "/tests.echo.v1.EchoService/Say"
+COUNT = "/tests.echo.v1.EchoService/Count"
 JOIN = "/tests.echo.v1.EchoService/Join"
 CHAT = "/tests.echo.v1.EchoService/Chat"
 HELLO = pb.SayRequest(text="hello").SerializeToString()
@@ -171,6 +172,15 @@ async def test_a_unary_call_has_one_message(echo: EchoServer, key: str, count: i
     answer = await _answer(echo, SAY, data * count)
     assert answer.code in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNIMPLEMENTED}
     assert echo.told(key) == []
+
+
+@own_framing
+@pytest.mark.parametrize("path", [SAY, COUNT, JOIN, CHAT])
+async def test_a_call_may_be_headers_alone(echo: EchoServer, path: str) -> None:
+    async with Http2Peer.connected(echo.address) as peer:
+        answer = await peer.answer(await peer.start(request_headers(path), end=True))
+    one_request = path in {SAY, COUNT}
+    assert answer.code is (grpc.StatusCode.INTERNAL if one_request else grpc.StatusCode.OK)
 
 
 @own_framing
