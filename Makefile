@@ -109,6 +109,10 @@ bench-credits: $(PROGRAMS) ## debits a second beside no-op calls, PostgreSQL and
 chaos: $(PROGRAMS) ## kill the credit service 50 times under load and account for every debit
 	@$(BIN)/python -m pytest tests/mesh/test_chaos.py --chaos-kills 50 -s
 
+.PHONY: soak
+soak: $(PROGRAMS) ## prove the ledger with new seeds for SOAK_SECONDS (300): histories, kills, chaos, the model
+	@$(BIN)/python -m tests.support.soak
+
 .PHONY: test-fdb
 test-fdb: $(PROGRAMS) ## the store's and the ledger's suites on the cluster of FDB_CLUSTER_FILE
 	@test -n "$${FDB_CLUSTER_FILE:-}" || { echo "make test-fdb: set FDB_CLUSTER_FILE to the cluster file of a running FoundationDB cluster" >&2; exit 1; }
