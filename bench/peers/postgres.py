@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-import asyncpg  # type: ignore[import-untyped]  # has none
+import asyncpg
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1 import credits_pb2_grpc as pb_grpc
 
