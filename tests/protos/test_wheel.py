@@ -117,5 +117,6 @@ def test_a_unit_suite_of_another_team_runs_on_the_shipped_stubs(
 ) -> None:
     python = _empty_environment(tmp_path / "unit", wheel, "grpcio-testing", "pytest")
     suite = shutil.copy(CONSUMER / "test_billing.py", tmp_path)  # away from our own settings
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")  # and from those of folders above
     printed = _run(python, "-m", "pytest", "-q", suite, cwd=tmp_path)
     assert "3 passed" in printed, printed
