@@ -1,4 +1,8 @@
-"""Calls of the credit service's methods over ``grpc.aio``, with deadlines and retries."""
+"""Calls of the credit service's methods over ``grpc.aio``, with deadlines and retries.
+
+``sync_calls.py`` is made of this file by ``python -m tollmesh.client.unasync``; a test demands
+that it is what this file gives.
+"""
 
 from __future__ import annotations
 

@@ -6,13 +6,14 @@ that it is what this file gives.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Self
 
 from tollmesh.client import errors, requests
 from tollmesh.client.async_calls import AsyncCalls
 from tollmesh.client.async_lease import AsyncLease
+from tollmesh.client.async_reads import AsyncReads
 from tollmesh.client.errors import TollmeshError
 from tollmesh.client.options import Batching, Retries, Tls
 from tollmesh.client.request_ids import new_request_id
@@ -24,7 +25,7 @@ _CREDITS = "/tollmesh.credits.v1.CreditService/"
 _LEASES = "/tollmesh.credits.v1.LeaseService/"
 
 
-class AsyncCreditClient:
+class AsyncCreditClient(AsyncReads):
     """A client of one credit service.
 
     Every method takes ``deadline_s`` for the whole call, retries included, and every mutation a
@@ -182,6 +183,7 @@ class AsyncCreditClient:
         deadline_s: float | None = None,
     ) -> pb.ReserveResponse:
         """Sets credit aside under a hold."""
+        requests.one_price(amount, metered)
         request = pb.ReserveRequest(
             request_id=request_id or new_request_id(),
             account_id=account_id,
@@ -207,6 +209,7 @@ class AsyncCreditClient:
         deadline_s: float | None = None,
     ) -> pb.CaptureResponse:
         """Debits a hold; with ``final``, releases the rest. Raises HoldNotFound, HoldNotOpen."""
+        requests.one_price(amount, metered)
         request = pb.CaptureRequest(
             request_id=request_id or new_request_id(),
             account_id=account_id,
@@ -229,6 +232,7 @@ class AsyncCreditClient:
         deadline_s: float | None = None,
     ) -> pb.ExtendHoldResponse:
         """Prolongs a hold, and adds to it."""
+        requests.one_price(amount, metered, needed=False)
         request = pb.ExtendHoldRequest(
             request_id=request_id or new_request_id(),
             account_id=account_id,
@@ -253,116 +257,6 @@ class AsyncCreditClient:
             request_id=request_id or new_request_id(), account_id=account_id, hold_id=hold_id
         )
         return await self._calls.call(f"{_CREDITS}Release", request, pb.ReleaseResponse, deadline_s)
-
-    async def get_hold(
-        self,
-        account_id: str,
-        hold_id: str,
-        *,
-        at_least_version: str = "",
-        deadline_s: float | None = None,
-    ) -> pb.GetHoldResponse:
-        """One hold."""
-        request = pb.GetHoldRequest(
-            account_id=account_id, hold_id=hold_id, at_least_version=at_least_version
-        )
-        return await self._calls.call(f"{_CREDITS}GetHold", request, pb.GetHoldResponse, deadline_s)
-
-    async def list_holds(
-        self, account_id: str, *, page_size: int = 0, deadline_s: float | None = None
-    ) -> AsyncIterator[pb.Hold]:
-        """The open holds of an account, page after page; ``deadline_s`` is for each page."""
-        request = pb.ListHoldsRequest(account_id=account_id, page_size=page_size)
-        path = f"{_CREDITS}ListHolds"
-        while True:
-            page = await self._calls.call(path, request, pb.ListHoldsResponse, deadline_s)
-            for hold in page.holds:
-                yield hold
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
-
-    async def balance(
-        self,
-        account_id: str,
-        *,
-        currency: str = "",
-        at_least_version: str = "",
-        deadline_s: float | None = None,
-    ) -> pb.GetBalanceResponse:
-        """The balance and its grants, strictly fresh."""
-        request = pb.GetBalanceRequest(
-            account_id=account_id, currency=currency, at_least_version=at_least_version
-        )
-        path = f"{_CREDITS}GetBalance"
-        return await self._calls.call(path, request, pb.GetBalanceResponse, deadline_s)
-
-    async def watch_balance(
-        self,
-        account_id: str,
-        *,
-        currency: str = "",
-        thresholds: Iterable[int] = (),
-        thresholds_only: bool = False,
-        at_least_version: str = "",
-        deadline_s: float | None = None,
-    ) -> AsyncIterator[pb.WatchBalanceResponse]:
-        """The balance now and whenever it changed; raises when the stream breaks: watch again."""
-        request = pb.WatchBalanceRequest(
-            account_id=account_id,
-            currency=currency,
-            at_least_version=at_least_version,
-            thresholds=thresholds,
-            thresholds_only=thresholds_only,
-        )
-        path = f"{_CREDITS}WatchBalance"
-        async for answer in self._calls.stream(path, request, pb.WatchBalanceResponse, deadline_s):
-            yield answer
-
-    async def usage(
-        self,
-        account_id: str,
-        *,
-        start_time: datetime | None = None,
-        end_time: datetime | None = None,
-        period: pb.UsagePeriod.ValueType = pb.USAGE_PERIOD_UNSPECIFIED,
-        deadline_s: float | None = None,
-    ) -> list[pb.MeterUsage]:
-        """What an account used, by meter, over whole UTC days."""
-        request = pb.GetUsageRequest(
-            account_id=account_id,
-            start_time=requests.timestamp(start_time),
-            end_time=requests.timestamp(end_time),
-            period=period,
-        )
-        path = f"{_CREDITS}GetUsage"
-        answer = await self._calls.call(path, request, pb.GetUsageResponse, deadline_s)
-        return list(answer.usage)
-
-    async def entries(
-        self,
-        account_id: str,
-        *,
-        newest_first: bool = False,
-        page_size: int = 0,
-        at_least_version: str = "",
-        deadline_s: float | None = None,
-    ) -> AsyncIterator[pb.Entry]:
-        """The account's ledger, page after page; ``deadline_s`` is for each page."""
-        request = pb.ListEntriesRequest(
-            account_id=account_id,
-            newest_first=newest_first,
-            page_size=page_size,
-            at_least_version=at_least_version,
-        )
-        path = f"{_CREDITS}ListEntries"
-        while True:
-            page = await self._calls.call(path, request, pb.ListEntriesResponse, deadline_s)
-            for entry in page.entries:
-                yield entry
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     async def open_lease(
         self, request: lease_pb.OpenLeaseRequest, *, deadline_s: float | None = None

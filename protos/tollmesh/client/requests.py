@@ -26,8 +26,7 @@ def debit(
     request_id: str | None,
 ) -> pb.DebitRequest:
     """A debit of an amount, or of what a metered quantity costs: exactly one of the two."""
-    if (amount is None) is (metered is None):
-        raise ValueError("give an amount or a metered quantity, and not both")
+    one_price(amount, metered)
     return pb.DebitRequest(
         request_id=request_id or new_request_id(),
         account_id=account_id,
@@ -36,6 +35,13 @@ def debit(
         metered=metered,
         resource=resource,
     )
+
+
+def one_price(amount: int | None, metered: Metered | None, *, needed: bool = True) -> None:
+    """Raises ValueError for two prices (the later one would win), or, where one is needed, none."""
+    given = (amount is not None) + (metered is not None)
+    if given > 1 or (needed and not given):
+        raise ValueError("give an amount or a metered quantity, and not both")
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:

@@ -1,4 +1,7 @@
-"""Calls of the credit service's methods over grpcio's sync channels, with deadlines and retries."""
+"""Calls of the credit service's methods over grpcio's sync channels, with deadlines and retries.
+
+Made of ``async_calls.py`` by ``unasync``: change that one.
+"""
 
 from __future__ import annotations
 

@@ -5,12 +5,13 @@ Made of ``async_client.py`` by ``unasync``: change that one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Self
 
 from tollmesh.client import errors, requests
 from tollmesh.client.sync_calls import SyncCalls
+from tollmesh.client.sync_reads import SyncReads
 from tollmesh.client.errors import TollmeshError
 from tollmesh.client.options import Batching, Retries, Tls
 from tollmesh.client.request_ids import new_request_id
@@ -22,7 +23,7 @@ _CREDITS = "/tollmesh.credits.v1.CreditService/"
 _LEASES = "/tollmesh.credits.v1.LeaseService/"
 
 
-class CreditClient:
+class CreditClient(SyncReads):
     """A client of one credit service.
 
     Every method takes ``deadline_s`` for the whole call, retries included, and every mutation a
@@ -180,6 +181,7 @@ class CreditClient:
         deadline_s: float | None = None,
     ) -> pb.ReserveResponse:
         """Sets credit aside under a hold."""
+        requests.one_price(amount, metered)
         request = pb.ReserveRequest(
             request_id=request_id or new_request_id(),
             account_id=account_id,
@@ -205,6 +207,7 @@ class CreditClient:
         deadline_s: float | None = None,
     ) -> pb.CaptureResponse:
         """Debits a hold; with ``final``, releases the rest. Raises HoldNotFound, HoldNotOpen."""
+        requests.one_price(amount, metered)
         request = pb.CaptureRequest(
             request_id=request_id or new_request_id(),
             account_id=account_id,
@@ -227,6 +230,7 @@ class CreditClient:
         deadline_s: float | None = None,
     ) -> pb.ExtendHoldResponse:
         """Prolongs a hold, and adds to it."""
+        requests.one_price(amount, metered, needed=False)
         request = pb.ExtendHoldRequest(
             request_id=request_id or new_request_id(),
             account_id=account_id,
@@ -251,116 +255,6 @@ class CreditClient:
             request_id=request_id or new_request_id(), account_id=account_id, hold_id=hold_id
         )
         return self._calls.call(f"{_CREDITS}Release", request, pb.ReleaseResponse, deadline_s)
-
-    def get_hold(
-        self,
-        account_id: str,
-        hold_id: str,
-        *,
-        at_least_version: str = "",
-        deadline_s: float | None = None,
-    ) -> pb.GetHoldResponse:
-        """One hold."""
-        request = pb.GetHoldRequest(
-            account_id=account_id, hold_id=hold_id, at_least_version=at_least_version
-        )
-        return self._calls.call(f"{_CREDITS}GetHold", request, pb.GetHoldResponse, deadline_s)
-
-    def list_holds(
-        self, account_id: str, *, page_size: int = 0, deadline_s: float | None = None
-    ) -> Iterator[pb.Hold]:
-        """The open holds of an account, page after page; ``deadline_s`` is for each page."""
-        request = pb.ListHoldsRequest(account_id=account_id, page_size=page_size)
-        path = f"{_CREDITS}ListHolds"
-        while True:
-            page = self._calls.call(path, request, pb.ListHoldsResponse, deadline_s)
-            for hold in page.holds:
-                yield hold
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
-
-    def balance(
-        self,
-        account_id: str,
-        *,
-        currency: str = "",
-        at_least_version: str = "",
-        deadline_s: float | None = None,
-    ) -> pb.GetBalanceResponse:
-        """The balance and its grants, strictly fresh."""
-        request = pb.GetBalanceRequest(
-            account_id=account_id, currency=currency, at_least_version=at_least_version
-        )
-        path = f"{_CREDITS}GetBalance"
-        return self._calls.call(path, request, pb.GetBalanceResponse, deadline_s)
-
-    def watch_balance(
-        self,
-        account_id: str,
-        *,
-        currency: str = "",
-        thresholds: Iterable[int] = (),
-        thresholds_only: bool = False,
-        at_least_version: str = "",
-        deadline_s: float | None = None,
-    ) -> Iterator[pb.WatchBalanceResponse]:
-        """The balance now and whenever it changed; raises when the stream breaks: watch again."""
-        request = pb.WatchBalanceRequest(
-            account_id=account_id,
-            currency=currency,
-            at_least_version=at_least_version,
-            thresholds=thresholds,
-            thresholds_only=thresholds_only,
-        )
-        path = f"{_CREDITS}WatchBalance"
-        for answer in self._calls.stream(path, request, pb.WatchBalanceResponse, deadline_s):
-            yield answer
-
-    def usage(
-        self,
-        account_id: str,
-        *,
-        start_time: datetime | None = None,
-        end_time: datetime | None = None,
-        period: pb.UsagePeriod.ValueType = pb.USAGE_PERIOD_UNSPECIFIED,
-        deadline_s: float | None = None,
-    ) -> list[pb.MeterUsage]:
-        """What an account used, by meter, over whole UTC days."""
-        request = pb.GetUsageRequest(
-            account_id=account_id,
-            start_time=requests.timestamp(start_time),
-            end_time=requests.timestamp(end_time),
-            period=period,
-        )
-        path = f"{_CREDITS}GetUsage"
-        answer = self._calls.call(path, request, pb.GetUsageResponse, deadline_s)
-        return list(answer.usage)
-
-    def entries(
-        self,
-        account_id: str,
-        *,
-        newest_first: bool = False,
-        page_size: int = 0,
-        at_least_version: str = "",
-        deadline_s: float | None = None,
-    ) -> Iterator[pb.Entry]:
-        """The account's ledger, page after page; ``deadline_s`` is for each page."""
-        request = pb.ListEntriesRequest(
-            account_id=account_id,
-            newest_first=newest_first,
-            page_size=page_size,
-            at_least_version=at_least_version,
-        )
-        path = f"{_CREDITS}ListEntries"
-        while True:
-            page = self._calls.call(path, request, pb.ListEntriesResponse, deadline_s)
-            for entry in page.entries:
-                yield entry
-            request.page_token = page.next_page_token
-            if not request.page_token:
-                return
 
     def open_lease(
         self, request: lease_pb.OpenLeaseRequest, *, deadline_s: float | None = None

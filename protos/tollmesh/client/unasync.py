@@ -6,15 +6,16 @@ import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FILES = {"async_client.py": "sync_client.py", "async_calls.py": "sync_calls.py"}
+FILES = {f"async_{part}.py": f"sync_{part}.py" for part in ("client", "reads", "calls")}
 _RULES = (
     (
-        r"``sync_client.py`` is made of this file by .*?gives\.\n",
-        "Made of ``async_client.py`` by ``unasync``: change that one.\n",
+        r"``sync_(\w+)\.py`` is made of this file by .*?gives\.\n",
+        r"Made of ``async_\1.py`` by ``unasync``: change that one.\n",
     ),
     (r"\n    def lease\(.*?settle_every_s\)\n", ""),
     (r"from tollmesh.client.async_lease import AsyncLease\n", ""),
     (r", for asyncio\.", ", for threads."),
+    (r"the asynchronous half", "the half for threads"),
     (r"``grpc\.aio``", "grpcio's sync channels"),
     (r"\nimport asyncio\n", "\n"),
     (r"\nimport grpc\.aio\n", "\n"),
@@ -24,9 +25,9 @@ _RULES = (
     (r"\bawait ", ""),
     (r"__a(enter|exit)__", r"__\1__"),
     (r"\bAsync(Iterator|Iterable)", r"\1"),
-    (r"(?<!``)async_(calls|debits|client)", r"sync_\1"),
+    (r"(?<!``)async_(calls|debits|client|reads)", r"sync_\1"),
     (r"AsyncCreditClient", "CreditClient"),
-    (r"Async(Calls|Debits)", r"Sync\1"),
+    (r"Async(Calls|Debits|Reads)", r"Sync\1"),
 )
 
 

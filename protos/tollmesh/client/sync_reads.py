@@ -1,0 +1,131 @@
+"""What both credit clients can ask; the half for threads.
+
+Made of ``async_reads.py`` by ``unasync``: change that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Iterable
+from datetime import datetime
+
+from tollmesh.client import requests
+from tollmesh.client.sync_calls import SyncCalls
+from tollmesh.credits.v1 import credits_pb2 as pb
+
+_CREDITS = "/tollmesh.credits.v1.CreditService/"
+
+
+class SyncReads:
+    """Reads of one credit service, all safe to repeat."""
+
+    _calls: SyncCalls
+
+    def get_hold(
+        self,
+        account_id: str,
+        hold_id: str,
+        *,
+        at_least_version: str = "",
+        deadline_s: float | None = None,
+    ) -> pb.GetHoldResponse:
+        """One hold."""
+        request = pb.GetHoldRequest(
+            account_id=account_id, hold_id=hold_id, at_least_version=at_least_version
+        )
+        return self._calls.call(f"{_CREDITS}GetHold", request, pb.GetHoldResponse, deadline_s)
+
+    def list_holds(
+        self, account_id: str, *, page_size: int = 0, deadline_s: float | None = None
+    ) -> Iterator[pb.Hold]:
+        """The open holds of an account, page after page; ``deadline_s`` is for each page."""
+        request = pb.ListHoldsRequest(account_id=account_id, page_size=page_size)
+        path = f"{_CREDITS}ListHolds"
+        while True:
+            page = self._calls.call(path, request, pb.ListHoldsResponse, deadline_s)
+            for hold in page.holds:
+                yield hold
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    def balance(
+        self,
+        account_id: str,
+        *,
+        currency: str = "",
+        at_least_version: str = "",
+        deadline_s: float | None = None,
+    ) -> pb.GetBalanceResponse:
+        """The balance and its grants, strictly fresh."""
+        request = pb.GetBalanceRequest(
+            account_id=account_id, currency=currency, at_least_version=at_least_version
+        )
+        path = f"{_CREDITS}GetBalance"
+        return self._calls.call(path, request, pb.GetBalanceResponse, deadline_s)
+
+    def watch_balance(
+        self,
+        account_id: str,
+        *,
+        currency: str = "",
+        thresholds: Iterable[int] = (),
+        thresholds_only: bool = False,
+        at_least_version: str = "",
+        deadline_s: float | None = None,
+    ) -> Iterator[pb.WatchBalanceResponse]:
+        """The balance now and whenever it changed; raises when the stream breaks: watch again."""
+        request = pb.WatchBalanceRequest(
+            account_id=account_id,
+            currency=currency,
+            at_least_version=at_least_version,
+            thresholds=thresholds,
+            thresholds_only=thresholds_only,
+        )
+        path = f"{_CREDITS}WatchBalance"
+        for answer in self._calls.stream(path, request, pb.WatchBalanceResponse, deadline_s):
+            yield answer
+
+    def usage(
+        self,
+        account_id: str,
+        *,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        period: pb.UsagePeriod.ValueType = pb.USAGE_PERIOD_UNSPECIFIED,
+        deadline_s: float | None = None,
+    ) -> list[pb.MeterUsage]:
+        """What an account used, by meter, over whole UTC days."""
+        request = pb.GetUsageRequest(
+            account_id=account_id,
+            start_time=requests.timestamp(start_time),
+            end_time=requests.timestamp(end_time),
+            period=period,
+        )
+        path = f"{_CREDITS}GetUsage"
+        answer = self._calls.call(path, request, pb.GetUsageResponse, deadline_s)
+        return list(answer.usage)
+
+    def entries(
+        self,
+        account_id: str,
+        *,
+        newest_first: bool = False,
+        page_size: int = 0,
+        at_least_version: str = "",
+        deadline_s: float | None = None,
+    ) -> Iterator[pb.Entry]:
+        """The account's ledger, page after page; ``deadline_s`` is for each page."""
+        request = pb.ListEntriesRequest(
+            account_id=account_id,
+            newest_first=newest_first,
+            page_size=page_size,
+            at_least_version=at_least_version,
+        )
+        path = f"{_CREDITS}ListEntries"
+        while True:
+            page = self._calls.call(path, request, pb.ListEntriesResponse, deadline_s)
+            for entry in page.entries:
+                yield entry
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
