@@ -137,7 +137,8 @@ class _Demo:
         balance = await self._balance()
         output.console.print(
             f"  granted {balance.granted:,} = available {balance.available:,} + "
-            f"held {balance.held:,} + spent {balance.spent:,} + expired {balance.expired:,}"
+            f"held {balance.held:,} + spent {balance.spent:,} + expired {balance.expired:,} + "
+            f"voided {balance.voided:,}"
         )
         taken = (pb.ENTRY_KIND_DEBIT, pb.ENTRY_KIND_CAPTURE)
         in_ledger = sum(entry.amount for entry in entries if entry.kind in taken)

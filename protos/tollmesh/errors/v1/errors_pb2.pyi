@@ -75,7 +75,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_API_KEY_CONFLICT: _ErrorReason.ValueType  # 31
     """Auth, ALREADY_EXISTS: the secret belongs to a key that differs from the one to be imported."""
     ERROR_REASON_INSUFFICIENT_CREDIT: _ErrorReason.ValueType  # 40
-    """Credits, FAILED_PRECONDITION with QuotaFailure. Metadata: currency, needed, available."""
+    """Credits, FAILED_PRECONDITION with QuotaFailure. Metadata: currency, needed, available (with
+    the overdraft limit, where the call may use it).
+    """
     ERROR_REASON_HOLD_NOT_FOUND: _ErrorReason.ValueType  # 41
     """Credits, NOT_FOUND: no such hold on this account."""
     ERROR_REASON_HOLD_NOT_OPEN: _ErrorReason.ValueType  # 42
@@ -180,7 +182,9 @@ ERROR_REASON_ACCOUNT_STATE_CONFLICT: ErrorReason.ValueType  # 30
 ERROR_REASON_API_KEY_CONFLICT: ErrorReason.ValueType  # 31
 """Auth, ALREADY_EXISTS: the secret belongs to a key that differs from the one to be imported."""
 ERROR_REASON_INSUFFICIENT_CREDIT: ErrorReason.ValueType  # 40
-"""Credits, FAILED_PRECONDITION with QuotaFailure. Metadata: currency, needed, available."""
+"""Credits, FAILED_PRECONDITION with QuotaFailure. Metadata: currency, needed, available (with
+the overdraft limit, where the call may use it).
+"""
 ERROR_REASON_HOLD_NOT_FOUND: ErrorReason.ValueType  # 41
 """Credits, NOT_FOUND: no such hold on this account."""
 ERROR_REASON_HOLD_NOT_OPEN: ErrorReason.ValueType  # 42
