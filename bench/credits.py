@@ -24,6 +24,7 @@ import grpc
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
 
+from bench import disk
 from bench.client import debits_by_library
 from bench.growth import measure_growth
 from bench.load import (
@@ -38,7 +39,7 @@ from bench.load import (
     grants,
 )
 from bench.peers import databases
-from bench.servers import FACES, LOAD_CORE, Servers
+from bench.servers import EVERY_CORE, FACES, LOAD_CORE, ONE_CORE, Servers
 from services.cli.output import table
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
@@ -118,6 +119,7 @@ def main() -> None:
         home.chmod(0o755)  # a database of another user has its files in it
         servers = Servers(home)
         try:
+            print(asyncio.run(disk.measure(home)))
             _measure(Bench(servers), home)
             measure_growth(servers, home / "growth", ENTRIES, ROUNDS, SECONDS)
         finally:
@@ -160,14 +162,15 @@ def _peers(bench: Bench, home: Path) -> dict[str, Case]:
         if missing is not None:
             print(f"{missing}; it is not in the tables below.")
             continue
-        child, url = asyncio.run(start(home))
-        bench.servers.children.append(child)
-        target = _tuned(bench, name.lower().removesuffix("ql"), url)
-        cases[f"{name}, hot"] = noop(target, bench.load)
+        for place, prefix in (("one core", ONE_CORE), ("every core", EVERY_CORE)):
+            child, url = asyncio.run(start(home, prefix))
+            bench.servers.children.append(child)
+            target = _tuned(bench, name.lower().removesuffix("ql"), url, place)
+            cases[f"{name} on {place}, hot"] = noop(target, bench.load)
     return cases
 
 
-def _tuned(bench: Bench, kind: str, url: str) -> Target:
+def _tuned(bench: Bench, kind: str, url: str, place: str) -> Target:
     """The peer with the size of its connection pool that serves 32 in flight best."""
     module = {"postgres": "bench.peers.postgres", "redis": "bench.peers.redis"}[kind]
     rates: dict[int, float] = {}
@@ -178,7 +181,7 @@ def _tuned(bench: Bench, kind: str, url: str) -> Target:
         asyncio.run(bench.servers.end(target))
     best = max(rates, key=lambda size: rates[size])
     tried = ", ".join(f"{size}: {rate:,.0f}/s" for size, rate in rates.items())
-    print(f"{kind}: {best} connections (tried {tried}).")
+    print(f"{kind} on {place}: {best} connections (tried {tried}).")
     return asyncio.run(bench.servers.peer(module, "envoy", _peer_settings(kind, url, best)))
 
 

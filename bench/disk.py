@@ -1,8 +1,4 @@
-"""How long the disk takes to keep what it is given: what a durable answer costs at the least.
-
-Measured where the server's store is, right before it is used: disks of virtual machines change
-their minds from one minute to the next.
-"""
+"""How long the disk takes to keep what it is given: the least that a durable answer waits for."""
 
 from __future__ import annotations
 
@@ -27,17 +23,13 @@ class Disk:
     sync_s: float
     """One fdatasync after one page was overwritten."""
     commit_s: float
-    """One commit of the store with one small write: LMDB syncs its pages and then its root."""
+    """One commit of the store with one small write."""
 
-    def bounds(self, in_flight: int) -> tuple[float, float]:
-        """Calls a second that commits allow: when each call waits for two of them, and for one.
-
-        A call that comes while a commit is under way waits for its end and then for its own. Where
-        calls outnumber one, half of them are served while the other half is being committed; or
-        all are committed at once, and nothing is served meanwhile.
-        """
-        most = in_flight / self.commit_s
-        return (most if in_flight == 1 else most / 2), most
+    def __str__(self) -> str:
+        return (
+            f"The disk: one page synced {1000 * self.sync_s:.2f} ms, "
+            f"one commit of the store {1000 * self.commit_s:.2f} ms."
+        )
 
 
 async def measure(directory: Path) -> Disk:

@@ -1,4 +1,4 @@
-"""Runs a program on one core: ``python -m bench.pinned CORE PROGRAM ARGUMENTS...``."""
+"""Runs a program on some cores: ``python -m bench.pinned 0,1 PROGRAM ARGUMENTS...``."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 import sys
 
 if __name__ == "__main__":
-    os.sched_setaffinity(0, {int(sys.argv[1])})
-    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 (no shell is wanted)
+    os.sched_setaffinity(0, map(int, sys.argv[1].split(",")))
+    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 (no shell is wanted)

@@ -12,6 +12,10 @@ from services.cli.mesh.processes import Child, free_port, start, stop
 
 SERVER_CORE, LOAD_CORE = 0, 1 % (os.cpu_count() or 1)
 FACES = ("envoy", "grpcio")
+_RUN_ON = (sys.executable, "-m", "bench.pinned")
+ONE_CORE = (*_RUN_ON, str(SERVER_CORE))
+"""What a command that runs on the servers' core begins with."""
+EVERY_CORE = (*_RUN_ON, ",".join(map(str, os.sched_getaffinity(0))))
 
 
 class Servers:
@@ -73,8 +77,7 @@ class Servers:
     async def _start(
         self, name: str, command: Sequence[str], address: str, environment: Mapping[str, str]
     ) -> Target:
-        pinned = [sys.executable, "-m", "bench.pinned", str(SERVER_CORE), *command]
-        child = start(name, pinned, self.home, environment)
+        child = start(name, [*ONE_CORE, *command], self.home, environment)
         self.children.append(child)
         await child.listening(address)
         return Target(address, child.process.pid)

@@ -1,6 +1,7 @@
 """PostgreSQL and Redis as Debian installs them, on free ports, with every commit synced to disk.
 
-They may use every core (the service in front of them has one): that is in their favour.
+Each runs twice: on the core of the service in front of it, as the credit service has its store on
+one core with it, and free to use every core, the load's too, in its favour.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import pwd
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from services.cli.mesh.processes import Child, free_port, start
@@ -27,9 +29,10 @@ def redis_missing() -> str | None:
     return None if found else "Redis is not installed: apt-get install redis-server"
 
 
-async def start_postgres(home: Path) -> tuple[Child, str]:
-    """A new cluster; gives its URL, too."""
-    data, port = home / "postgres", free_port()
+async def start_postgres(home: Path, prefix: Sequence[str]) -> tuple[Child, str]:
+    """A new cluster, its command behind ``prefix``; gives its URL, too."""
+    port = free_port()
+    data = home / f"postgres-{port}"
     data.mkdir()
     binaries = POSTGRES_BINARIES[0]
     as_user: list[str] = []
@@ -43,17 +46,19 @@ async def start_postgres(home: Path) -> tuple[Child, str]:
     options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": str(data)}
     options |= {"shared_buffers": "256MB", "max_connections": "80", "fsync": "on"}
     settings = [f"--{name}={value}" for name, value in options.items()]
-    child = start("postgres", [*command, *settings], home, {})
+    child = start(data.name, [*prefix, *command, *settings], home, {})
     await child.listening(f"127.0.0.1:{port}")
     return child, f"postgresql://tollmesh@127.0.0.1:{port}/postgres"
 
 
-async def start_redis(home: Path) -> tuple[Child, str]:
-    """A new server; gives its URL, too."""
-    data, port = home / "redis", free_port()
+async def start_redis(home: Path, prefix: Sequence[str]) -> tuple[Child, str]:
+    """A new server, its command behind ``prefix``; gives its URL, too."""
+    port = free_port()
+    data = home / f"redis-{port}"
     data.mkdir()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
+    server = str(shutil.which("redis-server"))
+    command = [server, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
     durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-    child = start("redis", [*command, *durable], home, {})
+    child = start(data.name, [*prefix, *command, *durable], home, {})
     await child.listening(f"127.0.0.1:{port}")
     return child, f"redis://127.0.0.1:{port}/0"
