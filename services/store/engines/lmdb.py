@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import lmdb
 
 from services.store.engine import Work
+from services.store.engines.lmdb_file import check, make_directory, sync_directory
 from services.store.errors import StoreInUseError, StoreUnavailableError
 from services.store.layer import Layer, Snapshot, add_to_counter
 
@@ -62,7 +63,7 @@ class LmdbEngine:
         self._exclusive = asyncio.Lock()
         """Held while the map is replaced; long reads start under it."""
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             self._owner = _own(directory)
         except OSError as error:
             raise self._unavailable("open", error) from error
@@ -115,16 +116,13 @@ class LmdbEngine:
     def _open(self) -> lmdb.Environment:
         """Opens the files; makes sure that their names survive a power failure."""
         try:
+            check(self._directory)
             environment = lmdb.open(
                 str(self._directory), map_size=self._map_bytes, max_spare_txns=_READER_THREADS + 1
             )
             # The map of an existing store may be larger than what was asked for.
             self._map_bytes = max(self._map_bytes, environment.info()["map_size"])
-            directory = os.open(self._directory, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync_directory(self._directory)
         except (OSError, lmdb.Error) as error:
             raise self._unavailable("open", error) from error
         return environment
