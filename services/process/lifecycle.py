@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -21,6 +22,13 @@ from services.process import envoy, logs
 from services.process.settings import ServerSettings, load
 
 S = TypeVar("S", bound=ServerSettings)
+
+_YOUNG_OBJECTS = 20_000
+"""New objects after which Python looks for cycles among them; its own default is 700.
+
+A busy server has thousands of objects of calls under way at any time. Looking at them again and
+again finds nothing: calls make no cycles.
+"""
 
 log = logs.get_logger(__name__)
 
@@ -81,11 +89,19 @@ def announce_ready(ready_file: Path | None, address: str) -> None:
 
     Without a file only the log says so. Raises OSError when the file cannot be written.
     """
+    _spare_the_collector()
     log.info("listening", address=address)
     if ready_file is not None:
         partial = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
         partial.write_text(f"{address}\n")
         partial.replace(ready_file)
+
+
+def _spare_the_collector() -> None:
+    """Has Python look for garbage seldom, and never again in what was made until now."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
 
 
 def _wants_envoy(settings: ServerSettings) -> bool:
