@@ -32,7 +32,10 @@ class Refused(Exception):  # noqa: N818 (a refusal is an answer)
 
 
 class Lot(NamedTuple):
-    """Credit of one grant; the first three fields are its place in the spend order."""
+    """Credit of one grant; the first three fields are its place in the spend order.
+
+    A recurring grant's credit is of its period: it expires when the period ends.
+    """
 
     expire_us: int
     priority: int
@@ -88,8 +91,39 @@ class Metered(NamedTuple):
         return pb.MeteredQuantity(meter=self.meter, quantity=self.quantity, cache_result=cache)
 
 
+class Grant(NamedTuple):
+    """What a grant was given with, and what became of it."""
+
+    number: int
+    currency: str
+    amount: int
+    priority: int
+    create_us: int
+    expire_us: int
+    """Of a recurring one: when its present period ends."""
+    recurrence: pb.Recurrence | None = None
+    refills: int = 0
+    next_refill_us: int = NEVER
+    added: int = 0
+    """In the present period, with what was carried over."""
+    voided: bool = False
+
+
+class Outlay(NamedTuple):
+    """What a debit or capture took, and what of it was refunded since."""
+
+    currency: str
+    amount: int
+    lots: tuple[Lot, ...]
+    """In the order in which they were taken."""
+    metered: Metered | None
+    hold: int = 0
+    refunded: int = 0
+    refunded_quantity: int = 0
+
+
 class Hold(NamedTuple):
-    """Credit set aside."""
+    """Credit set aside. Of one whose expiry debited it, the last four fields are what is left."""
 
     number: int
     currency: str
@@ -104,6 +138,16 @@ class Hold(NamedTuple):
     state: int = pb.HOLD_STATE_OPEN
     shortfall: int = 0
     owner: str = ""
+    free: int = 0
+    """How much of the estimate is free of charge."""
+    allowance: tuple[str, str, int] | None = None
+    """Where that is counted when it is used up."""
+    debit: int = 0
+    """The number of the entry by which the expiry debited."""
+    debited: int = 0
+    """Of its amount: what no late capture has accounted for."""
+    debited_estimate: Metered | None = None
+    """Of what it metered: likewise."""
 
     @property
     def remaining(self) -> int:
@@ -115,9 +159,11 @@ class Usage(NamedTuple):
 
     quantity: int = 0
     amount: int = 0
-    debits: int = 0
+    deliveries: int = 0
     shortfall: int = 0
     free_quantity: int = 0
+    refunded_quantity: int = 0
+    refunded_amount: int = 0
 
 
 class Books:
@@ -128,10 +174,15 @@ class Books:
         self.sequence = 0
         self.shadow = False
         self.purses: MutableMapping[str, Purse] = {}
+        self.grants: MutableMapping[int, Grant] = {}
+        self.recurring: frozenset[int] = frozenset()
+        """Numbers of the grants that will be refilled."""
         self.holds: MutableMapping[int, Hold] = {}
         self.open_holds: frozenset[int] = frozenset()
+        self.outlays: MutableMapping[int, Outlay] = {}
+        """By the number of their entry."""
         self.usage: MutableMapping[tuple[int, str, int, str], Usage] = {}
-        self.allowance: MutableMapping[tuple[str, int], int] = {}
+        self.allowance: MutableMapping[tuple[str, str, int], int] = {}
         self.written: list[pb.Entry] = []
         """Entries since somebody took them."""
 
@@ -139,7 +190,7 @@ class Books:
         """A copy to work on; ``keep`` makes it the account's state."""
         draft = Books(self.account_id)
         for name, value in vars(self).items():
-            over = ChainMap({}, value) if isinstance(value, dict) else value
+            over = ChainMap({}, value) if isinstance(value, MutableMapping) else value
             setattr(draft, name, over)
         draft.purses = dict(self.purses)
         draft.written = []
@@ -187,34 +238,40 @@ class Books:
                 held=purse.held - amount, spent=purse.spent + amount
             )
 
-    def unhold(self, currency: str, lots: Sequence[Lot]) -> None:
-        """Held to available, each lot to its grant."""
-        for lot in lots:
-            purse = self.purse(currency)
-            self.purses[currency] = purse._replace(held=purse.held - lot.remaining).put(lot)
+    def put(self, currency: str, lot: Lot) -> None:
+        """Credit comes back to available; the caller says in the purse where it came from."""
+        self.purses[currency] = self.purse(currency).put(lot)
 
-    def unhold_over(self, currency: str, lot: Lot) -> None:
-        """Held to expired: credit of a grant that is over never pays what is owed."""
+    def move(self, currency: str, **more: int) -> None:
+        """Adds to counters of a purse."""
         purse = self.purse(currency)
-        self.purses[currency] = purse._replace(
-            held=purse.held - lot.remaining, expired=purse.expired + lot.remaining
-        )
+        sums = {name: getattr(purse, name) + amount for name, amount in more.items()}
+        self.purses[currency] = purse._replace(**sums)
 
-    def expire(self, currency: str, lot: Lot) -> None:
-        """Available to expired."""
-        purse = self.purse(currency)
-        lots = tuple(each for each in purse.lots if each != lot)
-        self.purses[currency] = purse._replace(expired=purse.expired + lot.remaining, lots=lots)
+    def withdraw(self, currency: str, place: tuple[int, int, int]) -> int:
+        """Takes out of available what stands at a place: the caller says where to."""
+        lots = self.purse(currency).lots
+        if not lots:
+            return 0
+        others = tuple(lot for lot in lots if lot[:3] != place)
+        self.purses[currency] = self.purse(currency)._replace(lots=others)
+        return total(lots) - total(others)
 
     # what is written besides
 
     def enter(
         self, kind: pb.EntryKind.ValueType, currency: str, amount: int, now_us: int, **fields: Value
     ) -> int:
-        """Appends an entry; gives its number. ``passing`` is available for this moment alone."""
+        """Appends an entry; gives its number.
+
+        Args:
+            fields: further ones; ``hold``, ``grant`` and ``refunded`` are numbers, ``passing`` is
+                what is available for this moment alone.
+        """
         self.sequence += 1
         purse = self.purse(currency)
         hold, grant = fields.pop("hold", 0), fields.pop("grant", 0)
+        refunded = fields.pop("refunded", 0)
         available = purse.available + fields.pop("passing", 0)
         self.written.append(
             pb.Entry(
@@ -227,6 +284,7 @@ class Books:
                 held_after=purse.held,
                 hold_id=self.hold_name(hold) if hold else "",
                 grant_id=self.grant_name(grant) if grant else "",
+                refunded_entry_id=entry_name(refunded) if refunded else "",
                 create_time=timestamp(now_us),
                 **fields,
             )
@@ -240,6 +298,25 @@ class Books:
     def hold_name(self, number: int) -> str:
         """As the service names holds."""
         return f"hold-{number:x}-{crc32(self.account_id.encode()):08x}"
+
+    def grant_of(self, name: str) -> Grant | None:
+        """The grant of that name."""
+        number = number_in(name)
+        return self.grants.get(number) if self.grant_name(number) == name else None
+
+    def hold_of(self, name: str) -> Hold | None:
+        """The hold or lease of that name."""
+        number = number_in(name)
+        return self.holds.get(number) if self.hold_name(number) == name else None
+
+
+def number_in(name: str) -> int:
+    """The number in what may be the name of a grant, hold or entry; 0 if there is none."""
+    parts = name.split("-")
+    try:
+        return int(parts[1] if len(parts) > 1 else name, 16)
+    except ValueError:
+        return 0
 
 
 def entry_name(number: int) -> str:

@@ -8,12 +8,19 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from tollmesh.credits.v1 import credits_pb2 as pb
+from tollmesh.credits.v1 import leases_pb2
 
 from tests.support.credit_model.books import DAY_US, Books, Metered, Refused
 
 MAX = 2**63 - 1
 
-Priceable = pb.DebitRequest | pb.ReserveRequest | pb.CaptureRequest
+Priceable = (
+    pb.DebitRequest
+    | pb.ReserveRequest
+    | pb.CaptureRequest
+    | pb.ExtendHoldRequest
+    | leases_pb2.LeaseSpending
+)
 
 
 class Meter(NamedTuple):
@@ -36,20 +43,15 @@ class Price(NamedTuple):
     metered: Metered | None = None
     free: int = 0
     shadow: bool = False
-    allowance: tuple[str, int] | None = None
+    allowance: tuple[str, str, int] | None = None
     """Where the free quantity is counted."""
-
-    def use_up(self, books: Books) -> None:
-        """Counts the free quantity as used."""
-        if self.allowance is not None and self.free:
-            books.allowance[self.allowance] = books.allowance.get(self.allowance, 0) + self.free
 
 
 Tariff = dict[str, Meter]
 
 
 def priced(books: Books, tariff: Tariff, request: Priceable, currency: str, now_us: int) -> Price:
-    """The price of a request that has ``amount`` or ``metered``."""
+    """The price of a request that has ``amount`` or ``metered``; uses nothing up."""
     if request.WhichOneof("price") != "metered":
         return Price(currency or "credit", request.amount)
     metered = Metered(
@@ -62,14 +64,32 @@ def priced(books: Books, tariff: Tariff, request: Priceable, currency: str, now_
         raise Refused("INVALID_ARGUMENT")
     where, free = None, 0
     if meter.free:
-        where = metered.meter, period_start(meter.free_period, now_us)
-        free = min(metered.quantity, max(0, meter.free - books.allowance.get(where, 0)))
-    rate = meter.hit if metered.cache == pb.CACHE_RESULT_HIT else meter.miss
+        where = metered.meter, meter.free_period, period_start(meter.free_period, now_us)
+        free = min(metered.quantity, free_left(books, meter, where))
+    return Price(meter.currency, cost(meter, metered, free), metered, free, meter.shadow, where)
+
+
+def free_left(books: Books, meter: Meter, where: tuple[str, str, int]) -> int:
+    """How much of a meter's allowance nothing has used up."""
+    return max(0, meter.free - books.allowance.get(where, 0))
+
+
+def cost(meter: Meter, metered: Metered, free: int) -> int:
+    """What a quantity costs of which ``free`` is free."""
     billable = metered.quantity - free
-    amount = max(meter.minimum, math.ceil(billable * rate)) if billable else 0
+    if not billable:
+        return 0
+    rate = meter.hit if metered.cache == pb.CACHE_RESULT_HIT else meter.miss
+    amount = max(meter.minimum, math.ceil(billable * rate))
     if amount > MAX:
         raise Refused("AMOUNT_OUT_OF_RANGE")
-    return Price(meter.currency, amount, metered, free, meter.shadow, where)
+    return amount
+
+
+def use_up(books: Books, where: tuple[str, str, int] | None, free: int) -> None:
+    """Counts a free quantity as used."""
+    if where is not None and free:
+        books.allowance[where] = books.allowance.get(where, 0) + free
 
 
 def period_start(period: str, now_us: int) -> int:
