@@ -105,6 +105,10 @@ bench-credits: $(PROGRAMS) ## debits a second beside no-op calls, PostgreSQL and
 	@$(PIP) install --constraint constraints.txt --group bench
 	@$(BIN)/python -m bench.credits
 
+.PHONY: bench-fdb
+bench-fdb: $(PROGRAMS) ## a hot account on the cluster of FDB_CLUSTER_FILE, beside a naive transaction a debit
+	@$(BIN)/python -m bench.fdb $(FDB_OPTIONS)
+
 .PHONY: chaos
 chaos: $(PROGRAMS) ## kill the credit service 50 times under load and account for every debit
 	@$(BIN)/python -m pytest tests/mesh/test_chaos.py --chaos-kills 50 -s
