@@ -121,7 +121,7 @@ class _File(NamedTuple):
         """Bytes of it; raises ``_DamagedError`` if they are not all there."""
         found = os.pread(self.number, size_bytes, offset)
         if len(found) < size_bytes:
-            raise _DamagedError(f"it ends after {offset + len(found)} bytes")
+            raise _DamagedError(f"it ends after {self.size_bytes} bytes")
         return found
 
 
