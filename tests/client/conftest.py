@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,3 +93,11 @@ async def relay(service: Service) -> AsyncIterator[Relay]:
     yield relay
     server.close()
     relay.cut()
+
+
+@pytest.fixture
+def unused_address() -> str:
+    """Where nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{bound.getsockname()[1]}"

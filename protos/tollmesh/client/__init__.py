@@ -1,6 +1,7 @@
 """The client of the credit service: typed, async and sync. Start: docs/client.md."""
 
 from tollmesh.client.async_client import AsyncCreditClient
+from tollmesh.client.async_stream import AsyncDebitStream, StreamedDebit
 from tollmesh.client.errors import (
     AccountFull,
     AmountOutOfRange,
@@ -37,6 +38,7 @@ __all__ = [
     "AccountFull",
     "AmountOutOfRange",
     "AsyncCreditClient",
+    "AsyncDebitStream",
     "BatchAborted",
     "Batching",
     "ClientClosed",
@@ -63,6 +65,7 @@ __all__ = [
     "Retries",
     "ShuttingDown",
     "StoreUnavailable",
+    "StreamedDebit",
     "Tls",
     "TollmeshError",
     "VersionUnknown",

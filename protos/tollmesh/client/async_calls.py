@@ -41,10 +41,10 @@ class AsyncCalls:
         self._target = target
         self._tls = tls
         self._deadline_s = deadline_s
-        self._metadata = tuple(metadata.items())
-        self._retries = retries
+        self.metadata = tuple(metadata.items())
+        self.retries = retries
         self._batching = batching
-        self._budget = Budget(retries)
+        self.budget = Budget(retries)
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._debits: AsyncDebits | None = None
@@ -55,11 +55,11 @@ class AsyncCalls:
     ) -> Answer:
         """One call with one answer; sent again as ``retrying`` says. Raises TollmeshError."""
         method = self._method(path, answer)
-        attempts = Attempts(self._retries, self._budget, self._deadline(deadline_s))
+        attempts = Attempts(self.retries, self.budget, self.deadline(deadline_s))
         while True:
             try:
                 response: Answer = await method(
-                    request, timeout=attempts.timeout_s(), metadata=self._metadata
+                    request, timeout=attempts.timeout_s(), metadata=self.metadata
                 )
             except grpc.RpcError as failure:
                 error = errors.of_rpc(failure)
@@ -77,13 +77,13 @@ class AsyncCalls:
         self, path: str, request: Message, answer: type[Answer], deadline_s: float | None
     ) -> AsyncIterator[Answer]:
         """One call with a stream of answers, not repeated here; no deadline unless given."""
-        channel = self._open()
+        channel = self.channel()
         method: Any = channel.unary_stream(
             path,
             request_serializer=type(request).SerializeToString,
             response_deserializer=answer.FromString,
         )
-        call = method(request, timeout=deadline_s, metadata=self._metadata)
+        call = method(request, timeout=deadline_s, metadata=self.metadata)
         try:
             async for response in call:
                 yield response
@@ -92,14 +92,16 @@ class AsyncCalls:
         finally:
             call.cancel()
 
-    async def debit(self, request: pb.DebitRequest, deadline_s: float | None) -> pb.DebitResponse:
-        """A debit that travels with others."""
+    def debits(self) -> AsyncDebits:
+        """What lets debits travel together."""
         if self._debits is None:
-            self._open()
-            self._debits = AsyncDebits(
-                self._send_batch, self._batching, self._retries, self._budget
-            )
-        return await self._debits.debit(request, self._deadline(deadline_s))
+            self.channel()
+            self._debits = AsyncDebits(self._send_batch, self._batching, self.retries, self.budget)
+        return self._debits
+
+    def deadline(self, deadline_s: float | None) -> float:
+        """Of a call that begins now, as ``time.monotonic()`` counts."""
+        return time.monotonic() + (self._deadline_s if deadline_s is None else deadline_s)
 
     async def close(self, grace_s: float) -> None:
         """Lets debits under way finish for so long, and closes the channel."""
@@ -112,14 +114,12 @@ class AsyncCalls:
     async def _send_batch(self, payload: bytes, timeout_s: float) -> pb.BatchDebitResponse:
         send = self._methods[PATH]
         response: pb.BatchDebitResponse = await send(
-            payload, timeout=timeout_s, metadata=self._metadata
+            payload, timeout=timeout_s, metadata=self.metadata
         )
         return response
 
-    def _deadline(self, deadline_s: float | None) -> float:
-        return time.monotonic() + (self._deadline_s if deadline_s is None else deadline_s)
-
-    def _open(self) -> grpc.aio.Channel:
+    def channel(self) -> grpc.aio.Channel:
+        """The channel; opened by the first call. Raises ClientClosed."""
         if self._closed:
             raise ClientClosed
         if self._channel is None:
@@ -135,7 +135,7 @@ class AsyncCalls:
         return self._channel
 
     def _method(self, path: str, answer: type[Message]) -> Any:  # noqa: ANN401 (of any message)
-        channel = self._open()
+        channel = self.channel()
         method = self._methods.get(f"{path}:")
         if method is None:
             method = self._methods[f"{path}:"] = channel.unary_unary(

@@ -14,6 +14,7 @@ from tollmesh.client import errors, requests
 from tollmesh.client.async_calls import AsyncCalls
 from tollmesh.client.async_lease import AsyncLease
 from tollmesh.client.async_reads import AsyncReads
+from tollmesh.client.async_stream import AsyncDebitStream
 from tollmesh.client.errors import TollmeshError
 from tollmesh.client.options import Batching, Retries, Tls
 from tollmesh.client.request_ids import new_request_id
@@ -130,7 +131,7 @@ class AsyncCreditClient(AsyncReads):
         time may be applied in any order.
         """
         request = requests.debit(account_id, amount, metered, currency, resource, request_id)
-        return await self._calls.debit(request, deadline_s)
+        return await self._calls.debits().debit(request, self._calls.deadline(deadline_s))
 
     async def debit_batch(
         self,
@@ -147,6 +148,17 @@ class AsyncCreditClient(AsyncReads):
             outcome.debit if outcome.HasField("debit") else errors.of_outcome(outcome.error)
             for outcome in response.outcomes
         ]
+
+    def debit_stream(
+        self, *, window: int = 2000, deadline_s: float | None = None
+    ) -> AsyncDebitStream:
+        """Debits that are applied in order and tell their outcomes in order; ``async with`` it.
+
+        Args:
+            window: debits that may be without an outcome that was taken; more wait to be sent.
+            deadline_s: for how long nothing may be heard, retries included, before it gives up.
+        """
+        return AsyncDebitStream(self._calls, window, deadline_s)
 
     async def refund(
         self,

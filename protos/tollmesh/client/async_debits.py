@@ -40,13 +40,13 @@ class AsyncDebits:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = float("inf")
 
-    async def debit(self, request: pb.DebitRequest, deadline: float) -> pb.DebitResponse:
-        """The debit's own answer. Raises its own error, DeadlineExceeded, QueueFull."""
+    def debit(self, request: pb.DebitRequest, deadline: float) -> asyncio.Future[pb.DebitResponse]:
+        """The debit's own answer, to come, or its own error. Raises ClientClosed, QueueFull."""
         if self._closed:
             raise ClientClosed
         if len(self._queue) >= self._limits.max_waiting:
             raise QueueFull
-        future = self._loop.create_future()
+        future: asyncio.Future[pb.DebitResponse] = self._loop.create_future()
         self._queue.append(Waiting(frame(request), deadline, future, request.request_id))
         if deadline < self._alarm_at:
             self._set_alarm(deadline)
@@ -54,8 +54,7 @@ class AsyncDebits:
             # In the next turn, so that all who call in this one travel together.
             self._pumping = True
             self._loop.call_soon(self._pump)
-        answer: pb.DebitResponse = await future
-        return answer
+        return future
 
     async def close(self, grace_s: float) -> None:
         """Lets debits under way finish for so long; those that remain raise ClientClosed."""
@@ -76,9 +75,11 @@ class AsyncDebits:
 
     def _pump(self) -> None:
         self._pumping = False
+        under_way = sum(map(len, self._under_way.values()))
         while self._queue and len(self._under_way) < self._limits.window:
-            batch = take(self._queue, self._limits)
+            batch = take(self._queue, under_way, self._limits)
             if batch:
+                under_way += len(batch)
                 task = self._loop.create_task(self._work(batch))
                 self._under_way[task] = batch
                 task.add_done_callback(self._returned)

@@ -66,19 +66,20 @@ def frame(request: pb.DebitRequest) -> bytes:
     """A debit as an element of ``BatchDebitRequest.debits`` (field 1, wire type 2)."""
     encoded = request.SerializeToString()
     length = len(encoded)
-    head = bytearray(b"\n")
-    while length > 0x7F:
-        head.append(length & 0x7F | 0x80)
-        length >>= 7
-    head.append(length)
-    return bytes(head) + encoded
+    return (_HEADS[length] if length < len(_HEADS) else _head(length)) + encoded
 
 
-def take(queue: deque[Waiting], limits: Batching) -> list[Waiting]:
-    """Takes from the queue's left what goes into one call; skips debits whose callers are gone."""
+def take(queue: deque[Waiting], under_way: int, limits: Batching) -> list[Waiting]:
+    """Takes from the queue's left what goes into one call; skips debits whose callers are gone.
+
+    Many are shared out to the calls that there may be at once, those that are under way included:
+    so the service works on one part while this side takes in the answers to another.
+    """
+    share = -(-(len(queue) + under_way) // limits.window)
+    most = min(max(share, limits.least_debits), limits.max_debits)
     batch: list[Waiting] = []
     size = 0
-    while queue and len(batch) < limits.max_debits and size < limits.max_bytes:
+    while queue and len(batch) < most and size < limits.max_bytes:
         waiting = queue.popleft()
         if not waiting.promise.done():
             batch.append(waiting)
@@ -114,6 +115,19 @@ def work_off(batch: Sequence[Waiting], retries: Retries, budget: Budget) -> Work
         batch = _alive(batch)
 
 
+def _head(length: int) -> bytes:
+    """The tag of field 1, wire type 2, and a length (protobuf's encoding: a varint)."""
+    head = bytearray(b"\n")
+    while length > 0x7F:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return bytes(head)
+
+
+_HEADS = [_head(length) for length in range(512)]
+
+
 def _settle(
     batch: Sequence[Waiting], response: pb.BatchDebitResponse
 ) -> tuple[list[Waiting], TollmeshError | None]:
@@ -126,8 +140,9 @@ def _settle(
     error = None
     for waiting, outcome in zip(batch, outcomes, strict=True):
         if outcome.HasField("debit"):
-            if not waiting.promise.done():
-                waiting.promise.set_result(outcome.debit)
+            promise = waiting.promise
+            if not promise.done():
+                promise.set_result(outcome.debit)
             continue
         refused = errors.of_outcome(outcome.error)
         if refused.retryable:

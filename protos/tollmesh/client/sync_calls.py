@@ -38,10 +38,10 @@ class SyncCalls:
         self._target = target
         self._tls = tls
         self._deadline_s = deadline_s
-        self._metadata = tuple(metadata.items())
-        self._retries = retries
+        self.metadata = tuple(metadata.items())
+        self.retries = retries
         self._batching = batching
-        self._budget = Budget(retries)
+        self.budget = Budget(retries)
         self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._debits: SyncDebits | None = None
@@ -52,11 +52,11 @@ class SyncCalls:
     ) -> Answer:
         """One call with one answer; sent again as ``retrying`` says. Raises TollmeshError."""
         method = self._method(path, answer)
-        attempts = Attempts(self._retries, self._budget, self._deadline(deadline_s))
+        attempts = Attempts(self.retries, self.budget, self.deadline(deadline_s))
         while True:
             try:
                 response: Answer = method(
-                    request, timeout=attempts.timeout_s(), metadata=self._metadata
+                    request, timeout=attempts.timeout_s(), metadata=self.metadata
                 )
             except grpc.RpcError as failure:
                 error = errors.of_rpc(failure)
@@ -74,13 +74,13 @@ class SyncCalls:
         self, path: str, request: Message, answer: type[Answer], deadline_s: float | None
     ) -> Iterator[Answer]:
         """One call with a stream of answers, not repeated here; no deadline unless given."""
-        channel = self._open()
+        channel = self.channel()
         method: Any = channel.unary_stream(
             path,
             request_serializer=type(request).SerializeToString,
             response_deserializer=answer.FromString,
         )
-        call = method(request, timeout=deadline_s, metadata=self._metadata)
+        call = method(request, timeout=deadline_s, metadata=self.metadata)
         try:
             for response in call:
                 yield response
@@ -89,14 +89,16 @@ class SyncCalls:
         finally:
             call.cancel()
 
-    def debit(self, request: pb.DebitRequest, deadline_s: float | None) -> pb.DebitResponse:
-        """A debit that travels with others."""
+    def debits(self) -> SyncDebits:
+        """What lets debits travel together."""
         if self._debits is None:
-            self._open()
-            self._debits = SyncDebits(
-                self._send_batch, self._batching, self._retries, self._budget
-            )
-        return self._debits.debit(request, self._deadline(deadline_s))
+            self.channel()
+            self._debits = SyncDebits(self._send_batch, self._batching, self.retries, self.budget)
+        return self._debits
+
+    def deadline(self, deadline_s: float | None) -> float:
+        """Of a call that begins now, as ``time.monotonic()`` counts."""
+        return time.monotonic() + (self._deadline_s if deadline_s is None else deadline_s)
 
     def close(self, grace_s: float) -> None:
         """Lets debits under way finish for so long, and closes the channel."""
@@ -109,14 +111,12 @@ class SyncCalls:
     def _send_batch(self, payload: bytes, timeout_s: float) -> pb.BatchDebitResponse:
         send = self._methods[PATH]
         response: pb.BatchDebitResponse = send(
-            payload, timeout=timeout_s, metadata=self._metadata
+            payload, timeout=timeout_s, metadata=self.metadata
         )
         return response
 
-    def _deadline(self, deadline_s: float | None) -> float:
-        return time.monotonic() + (self._deadline_s if deadline_s is None else deadline_s)
-
-    def _open(self) -> grpc.Channel:
+    def channel(self) -> grpc.Channel:
+        """The channel; opened by the first call. Raises ClientClosed."""
         if self._closed:
             raise ClientClosed
         if self._channel is None:
@@ -132,7 +132,7 @@ class SyncCalls:
         return self._channel
 
     def _method(self, path: str, answer: type[Message]) -> Any:  # noqa: ANN401 (of any message)
-        channel = self._open()
+        channel = self.channel()
         method = self._methods.get(f"{path}:")
         if method is None:
             method = self._methods[f"{path}:"] = channel.unary_unary(

@@ -128,7 +128,7 @@ class CreditClient(SyncReads):
         time may be applied in any order.
         """
         request = requests.debit(account_id, amount, metered, currency, resource, request_id)
-        return self._calls.debit(request, deadline_s)
+        return self._calls.debits().debit(request, self._calls.deadline(deadline_s))
 
     def debit_batch(
         self,

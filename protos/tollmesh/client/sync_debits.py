@@ -85,7 +85,7 @@ class SyncDebits:
                 self._changed.wait_for(lambda: self._queue or self._closed)
                 if not self._queue:
                     return
-                batch = take(self._queue, self._limits)
+                batch = take(self._queue, len(self._under_way), self._limits)
                 self._under_way.update(batch)
             try:
                 if batch:
