@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from services.credits.debits import Debit
 from services.credits.errors import BatchAbortedError, invalid
@@ -53,7 +53,7 @@ async def debit_together(
             return [outcome_of(result, committed.version) for result in committed.result]
         if None not in results:
             version = (await store.read(lambda _: None)).version  # it sees what is replayed
-            return [outcome_of(_after_abort(result), version) for result in results]
+            return [outcome_of(result, version) for result in _aborted(requests, results)]
         for request, result in zip(requests, results, strict=True):
             if result is None:
                 await settle(request.account_id, parcel.now_us)
@@ -69,8 +69,16 @@ def _all_or_nothing(parcel: Parcel) -> Callable[[Transaction], list[Result]]:
     return run
 
 
-def _after_abort(result: Result) -> Result:
-    if isinstance(result, tuple):
-        _, replayed = result
-        return result if replayed else BatchAbortedError()
-    return result
+def _aborted(requests: Sequence[Debit], results: Sequence[Result]) -> Iterator[Result]:
+    """What was done before the call stays done; what else was not refused is aborted.
+
+    Also what stands in the batch twice: the second one looks like a replay of the first.
+    """
+    undone = {
+        request.request_id
+        for request, result in zip(requests, results, strict=True)
+        if isinstance(result, tuple) and not result[1]
+    }
+    for request, result in zip(requests, results, strict=True):
+        done = isinstance(result, tuple)
+        yield BatchAbortedError() if done and request.request_id in undone else result

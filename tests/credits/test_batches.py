@@ -78,6 +78,15 @@ async def test_what_was_done_before_stays_done_when_the_rest_is_aborted(alice: A
     assert int(replayed.version) >= int(first.version)
 
 
+async def test_what_stands_in_it_twice_is_aborted_twice(alice: Account) -> None:
+    await alice.grant(10)
+    twice = alice.debit_request(3)
+    batch = [twice, alice.debit_request(8), twice]
+    aborted = ["BATCH_ABORTED", "INSUFFICIENT_CREDIT", "BATCH_ABORTED"]
+    assert await together(alice, *batch) == aborted
+    assert (await alice.balance()).balance.available == 10
+
+
 async def test_an_aborted_debit_says_what_debit_would(alice: Account) -> None:
     request = pb.BatchDebitRequest(
         debits=[alice.debit_request(1), alice.debit_request(0)], all_or_nothing=True
