@@ -1,6 +1,7 @@
 """The client of the credit service: typed, async and sync. Start: docs/client.md."""
 
 from tollmesh.client.async_client import AsyncCreditClient
+from tollmesh.client.async_lease import AsyncLease
 from tollmesh.client.async_stream import AsyncDebitStream, StreamedDebit
 from tollmesh.client.errors import (
     AccountFull,
@@ -33,12 +34,14 @@ from tollmesh.client.errors import (
 from tollmesh.client.options import Batching, Retries, Tls
 from tollmesh.client.requests import Metered
 from tollmesh.client.sync_client import CreditClient
+from tollmesh.client.sync_lease import Lease
 
 __all__ = [
     "AccountFull",
     "AmountOutOfRange",
     "AsyncCreditClient",
     "AsyncDebitStream",
+    "AsyncLease",
     "BatchAborted",
     "Batching",
     "ClientClosed",
@@ -53,6 +56,7 @@ __all__ = [
     "InsufficientCredit",
     "InternalError",
     "InvalidArgument",
+    "Lease",
     "LeaseExhausted",
     "LeaseNotOwned",
     "MeterUnknown",

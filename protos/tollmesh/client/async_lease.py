@@ -1,4 +1,4 @@
-"""A lease that a program spends without calls, settled in the background."""
+"""A lease that a program spends without calls, settled in the background by a task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from tollmesh.client.errors import LeaseExhausted, TollmeshError
-from tollmesh.client.leases import Account
+from tollmesh.client.leases import LEAST_PAUSE_S, Account, Spending
+from tollmesh.client.requests import Metered
 from tollmesh.credits.v1 import leases_pb2 as pb
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class AsyncLease:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Settles what is left. Raises what the service refused; the rest is settled."""
         assert self._settling is not None  # noqa: S101 (it was opened)
         self._settling.cancel()
         with suppress(asyncio.CancelledError):
@@ -48,10 +50,25 @@ class AsyncLease:
         """What can still be spent without a settlement."""
         return self._books.available
 
-    def spend(self, amount: int, *, resource: str = "") -> None:
-        """Spends without I/O. Raises LeaseExhausted; a settlement that may bring more begins."""
+    def spend(
+        self,
+        amount: int | None = None,
+        *,
+        metered: Metered | None = None,
+        estimate: int | None = None,
+        resource: str = "",
+    ) -> None:
+        """Spends without I/O. Raises LeaseExhausted; a settlement that may bring more begins.
+
+        Args:
+            amount: or, instead of it, ``metered`` with an ``estimate``.
+            metered: the tariff prices it when it is settled, together with all of the same meter
+                and resource that is settled then.
+            estimate: what it costs at most: so much of the lease is set aside until then.
+            resource: what it pays for, for the ledger.
+        """
         try:
-            self._books.spend(amount, resource)
+            self._books.spend(Spending.of(amount, metered, estimate, resource))
         except LeaseExhausted:
             self._wake.set()
             raise
@@ -66,6 +83,7 @@ class AsyncLease:
 
     async def _settle_for_ever(self) -> None:
         while True:
+            await asyncio.sleep(min(LEAST_PAUSE_S, self._every_s))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await self._wake.wait()
@@ -80,6 +98,11 @@ class AsyncLease:
         """One settlement; True when it closed the lease."""
         at = time.monotonic()
         request = self._books.settlement(final=final)
-        answer = await self._client.settle_lease(request)
+        try:
+            answer = await self._client.settle_lease(request)
+        except TollmeshError as error:
+            if self._books.refused(error.reason):
+                return False
+            raise
         self._books.settled(answer, at)
         return request.final

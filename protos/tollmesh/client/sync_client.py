@@ -11,6 +11,7 @@ from typing import Self
 
 from tollmesh.client import errors, requests
 from tollmesh.client.sync_calls import SyncCalls
+from tollmesh.client.sync_lease import Lease
 from tollmesh.client.sync_reads import SyncReads
 from tollmesh.client.errors import TollmeshError
 from tollmesh.client.options import Batching, Retries, Tls
@@ -271,3 +272,29 @@ class CreditClient(SyncReads):
         request.request_id = request.request_id or new_request_id()
         path = f"{_LEASES}SettleLease"
         return self._calls.call(path, request, lease_pb.SettleLeaseResponse, deadline_s)
+
+    def lease(
+        self,
+        account_id: str,
+        amount: int,
+        *,
+        owner: str,
+        min_amount: int = 1,
+        currency: str = "",
+        time_to_live_s: float = 60.0,
+        settle_every_s: float = 1.0,
+        expiry_policy: pb.ExpiryPolicy.ValueType = pb.EXPIRY_POLICY_UNSPECIFIED,
+        excess_rule: pb.ExcessRule.ValueType = pb.EXCESS_RULE_UNSPECIFIED,
+    ) -> Lease:
+        """A lease to spend locally, for ``with``; opened there with what is to be had."""
+        request = lease_pb.OpenLeaseRequest(
+            account_id=account_id,
+            currency=currency,
+            amount=amount,
+            min_amount=min_amount,
+            time_to_live=requests.duration(time_to_live_s),
+            owner=owner,
+            expiry_policy=expiry_policy,
+            excess_rule=excess_rule,
+        )
+        return Lease(self, request, settle_every_s)

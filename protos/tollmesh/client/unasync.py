@@ -12,9 +12,9 @@ _RULES = (
         r"``sync_(\w+)\.py`` is made of this file by .*?gives\.\n",
         r"Made of ``async_\1.py`` by ``unasync``: change that one.\n",
     ),
-    (r"\n    def lease\(.*?settle_every_s\)\n", ""),
     (r"\n    def debit_stream\(.*?AsyncDebitStream\(.*?\)\n", ""),
-    (r"from tollmesh.client.async_(lease|stream) import \w+\n", ""),
+    (r"from tollmesh.client.async_stream import \w+\n", ""),
+    (r"``async with``", "``with``"),
     (r", for asyncio\.", ", for threads."),
     (r"the asynchronous half", "the half for threads"),
     (r"``grpc\.aio``", "grpcio's sync channels"),
@@ -26,8 +26,8 @@ _RULES = (
     (r"\bawait ", ""),
     (r"__a(enter|exit)__", r"__\1__"),
     (r"\bAsync(Iterator|Iterable)", r"\1"),
-    (r"(?<!``)async_(calls|debits|client|reads)", r"sync_\1"),
-    (r"AsyncCreditClient", "CreditClient"),
+    (r"(?<!``)async_(calls|debits|client|lease|reads)", r"sync_\1"),
+    (r"Async(CreditClient|Lease)", r"\1"),
     (r"Async(Calls|Debits|Reads)", r"Sync\1"),
 )
 
