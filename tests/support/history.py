@@ -10,7 +10,7 @@ import asyncio
 import copy
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,15 @@ REFUSALS = {
     "INSUFFICIENT_CREDIT",
     "HOLD_NOT_OPEN",
     "HOLD_NOT_FOUND",
+    "GRANT_NOT_OPEN",
+    "GRANT_NOT_FOUND",
+    "ENTRY_NOT_FOUND",
+    "REFUND_EXCEEDS_ENTRY",
+    "LEASE_NOT_OWNED",
+    "METER_UNKNOWN",
+    "AMOUNT_OUT_OF_RANGE",
+    "ACCOUNT_FULL",
+    "INVALID_ARGUMENT",
     "REQUEST_ID_REUSED",
     "BATCH_ABORTED",
 }
@@ -54,6 +63,8 @@ class Call:
     refusal: tuple[str, dict[str, str]] | None = None
     together: int | None = None
     """Number of the ``all_or_nothing`` batch that it is part of."""
+    nows_us: tuple[int, ...] = ()
+    """What the service's clock said meanwhile, if that is known."""
 
     @property
     def account_id(self) -> str:
@@ -89,6 +100,8 @@ class History:
 
     calls: list[Call] = field(default_factory=list)
     ledgers: dict[str, list[pb.Entry]] = field(default_factory=dict)
+    clock: Callable[[], int] = time.monotonic_ns
+    """No two moments, one after the other, are the same."""
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def copy(self) -> History:
@@ -101,7 +114,7 @@ class History:
         parts = request.debits if method == "BatchDebit" else [request]
         name = "Debit" if method == "BatchDebit" else method
         together = number if method == "BatchDebit" and request.all_or_nothing else None
-        start = time.monotonic_ns()
+        start = self.clock()
         calls = [Call(number, name, part, start, together=together) for part in parts]
         self.calls += calls
         try:
@@ -112,10 +125,23 @@ class History:
                 return calls
             if reason not in REFUSALS:
                 raise
-            _note(calls, [(reason, dict(error.metadata))])
+            self._note(calls, [(reason, dict(error.metadata))])
         else:
-            _note(calls, map(_outcome, answer.outcomes) if method == "BatchDebit" else [answer])
+            outcomes = map(_outcome, answer.outcomes) if method == "BatchDebit" else [answer]
+            self._note(calls, outcomes)
         return calls
+
+    def _note(self, calls: list[Call], outcomes: Iterable[Message]) -> None:
+        end = self.clock()
+        for call, outcome in zip(calls, outcomes, strict=True):
+            if isinstance(outcome, tuple):
+                if outcome[0] in UNKNOWN:
+                    continue
+                assert outcome[0] in REFUSALS, f"{call}: {outcome}"
+                call.refusal = outcome
+            else:
+                call.answer = outcome
+            call.end = end
 
     async def read_ledgers(self, stub: Stub, account_ids: Iterable[str]) -> None:
         """Reads every ledger whole; nothing may be under way."""
@@ -157,16 +183,3 @@ def _outcome(outcome: pb.DebitOutcome) -> Message:
     if outcome.WhichOneof("outcome") == "debit":
         return outcome.debit
     return outcome.error.reason, dict(outcome.error.metadata)
-
-
-def _note(calls: list[Call], outcomes: Iterable[Message]) -> None:
-    end = time.monotonic_ns()
-    for call, outcome in zip(calls, outcomes, strict=True):
-        if isinstance(outcome, tuple):
-            if outcome[0] in UNKNOWN:
-                continue
-            assert outcome[0] in REFUSALS, f"{call}: {outcome}"
-            call.refusal = outcome
-        else:
-            call.answer = outcome
-        call.end = end

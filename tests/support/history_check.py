@@ -3,302 +3,204 @@
 The order of an account's mutations is that of its ledger; versions and real time must agree with
 it, over all accounts, and the model, given the mutations in that order, must give each answer and
 write each entry. What changes nothing (reads, replays, refusals) must be what the model answers
-somewhere between the mutations, where versions and real time allow it.
+somewhere between the mutations, where versions and real time allow it (``history_readers``).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import ChainMap, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
-from heapq import heappop, heappush
-from itertools import accumulate, pairwise
-from typing import Any
+from itertools import islice, pairwise
 
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from tests.support.credit_model.books import Refused, microseconds
-from tests.support.credit_model.model import Model
-from tests.support.credit_model.prices import Meter
-from tests.support.history import NEVER, Call, History, Message
+from tests.support.credit_model.model import Model, settle
+from tests.support.credit_model.prices import Meter, Tariff
+from tests.support.history import Call, History
+from tests.support.history_readers import Bounds, Reader, Readers, Violation, explained, plain
+
+__all__ = ["Checker", "Violation", "check"]
 
 TARIFF = {
     "download": Meter("credit", Fraction(2, 1024), Fraction(1, 1024)),
     "upload": Meter("credit", Fraction(4, 1024), Fraction(4, 1024)),
 }
-_CREATED = (
-    pb.GrantResponse,
-    pb.DebitResponse,
-    pb.ReserveResponse,
-    pb.CaptureResponse,
-    pb.ReleaseResponse,
-)
-
-
-class Violation(AssertionError):  # noqa: N818 (what it is, not an error of the checker)
-    """What no strict serial order explains, with the operation."""
+REMEMBERED = 2_000
+"""Answered request ids of an account, of which the next round may send one again."""
 
 
 def check(history: History) -> None:
     """Raises ``Violation`` for the first thing that is wrong."""
-    _check_real_time(history.calls)
-    bounds = _Bounds(history.calls)
-    for account_id, ledger in history.ledgers.items():
-        calls = [call for call in history.calls if call.account_id == account_id]
-        steps = _steps(calls, ledger)
-        _check_order(steps)
-        _replay(account_id, steps, _readers(calls, steps, bounds))
-    _check_batches(history)
+    Checker(TARIFF).check(history)
 
 
-@dataclass
-class _Step:
-    """A mutation, and what it wrote."""
+class Checker:
+    """Judges a history round by round; between two rounds no call was under way."""
 
-    call: Call
-    entries: list[pb.Entry]
+    def __init__(self, tariff: Tariff) -> None:
+        self._tariff = tariff
+        self._models: dict[str, Model] = {}
+        self._effects: dict[str, Call] = {}
+        """Who wrote under each request id, in all rounds."""
+        self._version = 0
+        """The latest that was answered in earlier rounds."""
 
+    def check(self, history: History) -> None:
+        """One round: its calls, and the entries that were written in it."""
+        self._check_real_time(history.calls)
+        bounds = Bounds(history.calls)
+        by_account: dict[str, list[Call]] = defaultdict(list)
+        for call in history.calls:
+            by_account[call.account_id].append(call)
+        for account_id, ledger in history.ledgers.items():
+            calls = by_account.pop(account_id, [])
+            effects = self._effects_of(calls, ledger)
+            _check_order(effects)
+            self._replay(account_id, ledger, effects, Readers(calls, effects, bounds))
+        assert not by_account, f"the ledgers of {sorted(by_account)} are missing"
+        self._check_reuse(history.calls)
+        self._check_batches(history)
+        versions = (call.version or 0 for call in history.calls)
+        self._version = max(self._version, *versions, 0)
 
-@dataclass
-class _Reader:
-    """Calls that changed nothing, to be placed behind ``low`` to ``high`` mutations."""
+    def _check_real_time(self, calls: Sequence[Call]) -> None:
+        """No version may be older than one that was answered before the call began."""
+        newest, whose = self._version, "an earlier round"
+        ended = sorted((call for call in calls if call.version is not None), key=lambda c: c.end)
+        place = 0
+        for call in sorted(ended, key=lambda c: c.start):
+            while ended[place].end < call.start:
+                if (version := ended[place].version or 0) > newest:
+                    newest, whose = version, f"{ended[place]}, which ended before it began"
+                place += 1
+            if newest and (call.version or 0) < newest + call.fresh:
+                raise Violation(f"{call}: version {call.version} after version {newest} of {whose}")
 
-    calls: list[Call]
-    low: int
-    high: int
-    places: list[int] = field(default_factory=list)
+    def _effects_of(
+        self, calls: Sequence[Call], ledger: Sequence[pb.Entry]
+    ) -> list[tuple[int, Call]]:
+        """Who wrote under each request id, and its first entry's place.
 
-
-class _Bounds:
-    """What real time says, over all accounts, of the versions that a call may stand between."""
-
-    def __init__(self, calls: Sequence[Call]) -> None:
-        known = [call for call in calls if call.version is not None]
-        ended = sorted((call.end, call.version or 0) for call in known)
-        self._ends = [end for end, _ in ended]
-        self._before = list(accumulate((version for _, version in ended), max))
-        self._writes = _Starts([call for call in known if call.fresh])
-        self._reads = _Starts([call for call in known if not call.fresh])
-
-    def after(self, call: Call) -> int:
-        """The largest version that a call which ended before it began had."""
-        place = bisect_left(self._ends, call.start)
-        return self._before[place - 1] if place else 0
-
-    def before(self, call: Call) -> tuple[int, int]:
-        """The smallest versions of writes and reads that began after it ended."""
-        return self._writes.smallest_after(call.end), self._reads.smallest_after(call.end)
-
-
-class _Starts:
-    def __init__(self, calls: Sequence[Call]) -> None:
-        started = sorted((call.start, call.version or 0) for call in calls)
-        self._starts = [start for start, _ in started]
-        smallest = accumulate((version for _, version in reversed(started)), min)
-        self._smallest = [*reversed(list(smallest)), NEVER]
-
-    def smallest_after(self, time: int) -> int:
-        return self._smallest[bisect_right(self._starts, time)]
-
-
-def _check_real_time(calls: Sequence[Call]) -> None:
-    """No version may be older than one that was answered before the call began."""
-    newest: tuple[int, Call] | None = None
-    ended = sorted((call for call in calls if call.version is not None), key=lambda c: c.end)
-    place = 0
-    for call in sorted(ended, key=lambda c: c.start):
-        while ended[place].end < call.start:
-            version = ended[place].version or 0
-            if newest is None or version > newest[0]:
-                newest = version, ended[place]
-            place += 1
-        if newest is not None and (call.version or 0) < newest[0] + call.fresh:
-            raise Violation(
-                f"{call}: version {call.version} after version {newest[0]} of {newest[1]}, "
-                "which ended before it began"
-            )
-
-
-def _steps(calls: Sequence[Call], ledger: Sequence[pb.Entry]) -> list[_Step]:
-    """Who wrote each entry; each answered mutation must have written once."""
-    fresh: dict[str, Call] = {}
-    unknown: dict[str, Call] = {}
-    for call in calls:
-        if call.fresh and fresh.setdefault(call.request_id, call) is not call:
-            raise Violation(f"{call}: applied twice, before as {fresh[call.request_id]}")
-        if call.unknown and call.request_id:
-            unknown.setdefault(call.request_id, call)
-    steps: dict[str, _Step] = {}
-    last = None
-    for entry in ledger:
-        request_id = entry.request_id
-        if request_id != last and request_id in steps:
-            raise Violation(f"{steps[request_id].call}: applied twice, again as {entry.entry_id}")
-        if request_id not in steps:
+        Each answered mutation must have written, and only what somebody asked for.
+        """
+        fresh: dict[str, Call] = {}
+        unknown: dict[str, Call] = {}
+        for call in calls:
+            if call.fresh and fresh.setdefault(call.request_id, call) is not call:
+                raise Violation(f"{call}: applied twice, before as {fresh[call.request_id]}")
+            if call.unknown and call.request_id:
+                unknown.setdefault(call.request_id, call)
+        effects: dict[str, tuple[int, Call]] = {}
+        for place, entry in enumerate(ledger):
+            request_id = entry.request_id
+            if not request_id or request_id in effects:
+                continue
+            if (earlier := self._effects.get(request_id)) is not None:
+                raise Violation(f"{earlier}: applied twice, again as {entry.entry_id}")
             asked = fresh.pop(request_id, None) or unknown.get(request_id)
             if asked is None:
                 raise Violation(f"entry {entry.entry_id} of {entry.account_id}: nobody asked for "
                                 f"{request_id!r}")  # fmt: skip
-            steps[request_id] = _Step(asked, [])
-        steps[request_id].entries.append(entry)
-        last = request_id
-    for call in fresh.values():
-        raise Violation(f"{call}: lost, answered but not in the ledger")
-    return list(steps.values())
+            effects[request_id] = place, asked
+        for call in fresh.values():
+            raise Violation(f"{call}: lost, answered but not in the ledger")
+        for request_id, (_, call) in effects.items():
+            self._effects[request_id] = call
+        return list(effects.values())
+
+    def _replay(
+        self,
+        account_id: str,
+        ledger: Sequence[pb.Entry],
+        effects: Sequence[tuple[int, Call]],
+        readers: Readers,
+    ) -> None:
+        """Has the model write the ledger again; each reader must be explained on the way."""
+        model = self._models.setdefault(account_id, Model(self._tariff))
+        written = model.books(account_id).written
+        calls, place = dict(effects), 0
+        while True:
+            near = ledger[min(place, len(ledger) - 1)].create_time if ledger else None
+            near_us = 0 if near is None else microseconds(near)
+
+            def explains(reader: Reader, near_us: int = near_us) -> bool:
+                return explained(model, account_id, reader.calls, near_us)
+
+            readers.place(place, explains)
+            if place >= len(ledger):
+                break
+            entry = ledger[place]
+            call = calls.pop(place, None)
+            if call is None and entry.request_id:
+                twice = self._effects[entry.request_id]
+                raise Violation(f"{twice}: applied twice, again as {entry.entry_id}")
+            who = _apply(model, account_id, call, entry)
+            found = list(ledger[place : place + len(written)])
+            if written != found or not written:
+                raise Violation(f"{who}: wrote {ledger[place : place + 3]}; the model: {written}")
+            place += len(written)
+            written.clear()
+        readers.finish()
+        for request_id in list(islice(model.answers, max(0, len(model.answers) - REMEMBERED))):
+            del model.answers[request_id]
+
+    def _check_reuse(self, calls: Sequence[Call]) -> None:
+        """An id that was used is refused for anything else, also on another account."""
+        for call in calls:
+            effect = self._effects.get(call.request_id)
+            if call.unknown or not call.request_id:
+                continue
+            if call.refusal is not None and call.refusal[0] == "REQUEST_ID_REUSED":
+                if effect is None or effect.start > call.end or _same_request(call, effect):
+                    raise Violation(f"{call}: refused as reused, but was not")
+            elif effect is not None and effect.end < call.start and not _same_request(call, effect):
+                raise Violation(f"{call}: must be refused, its id was used by {effect}")
+
+    def _check_batches(self, history: History) -> None:
+        """All or nothing: every debit of such a batch is in the ledgers, or none."""
+        batches: dict[int, list[Call]] = defaultdict(list)
+        for call in history.calls:
+            if call.together is not None:
+                batches[call.together].append(call)
+        for batch in batches.values():
+            found = {call.request_id in self._effects for call in batch}
+            versions = {call.version for call in batch}
+            refused = any(call.refusal for call in batch)
+            if len(found) > 1 or len(versions) > 1 or (refused and any(c.answer for c in batch)):
+                raise Violation(f"{batch[0]}: a batch of all or nothing was split")
 
 
-def _check_order(steps: Sequence[_Step]) -> None:
+def _check_order(effects: Sequence[tuple[int, Call]]) -> None:
     """Versions and real time agree with the order of the ledger."""
-    known = [step.call for step in steps if step.call.version is not None]
+    known = [call for _, call in effects if call.version is not None]
     for earlier, later in pairwise(known):
         if (later.version or 0) < (earlier.version or 0):
             raise Violation(f"{later}: reordered, its version is older than that of {earlier}")
     latest: Call | None = None
-    for step in steps:
-        if latest is not None and step.call.end < latest.start:
-            raise Violation(f"{step.call}: reordered, it ended before {latest} began")
-        if latest is None or step.call.start > latest.start:
-            latest = step.call
+    for _, call in effects:
+        if latest is not None and call.end < latest.start:
+            raise Violation(f"{call}: reordered, it ended before {latest} began")
+        if latest is None or call.start > latest.start:
+            latest = call
 
 
-def _readers(calls: Sequence[Call], steps: Sequence[_Step], bounds: _Bounds) -> list[_Reader]:
-    """Everything that changed nothing, with where it may stand."""
-    wrote = {id(step.call) for step in steps}
-    known = [(step.call.version, k) for k, step in enumerate(steps) if step.call.version]
-    groups: dict[object, list[Call]] = defaultdict(list)
-    for call in calls:
-        if id(call) not in wrote and not call.unknown:
-            refused = call.refusal is not None and call.together is not None
-            groups[call.together if refused else id(call)].append(call)
-    readers = []
-    for group in groups.values():
-        call = group[0]
-        low = max(_first(known, bounds.after(call)), _first(known, call.version or 0))
-        writes, reads = bounds.before(call)
-        high = min(_last(known, writes - 1, steps), _last(known, reads, steps))
-        if call.version is not None:
-            high = min(high, _last(known, call.version, steps))
-        late = [
-            k for k, step in enumerate(steps) if step.call.unknown and step.call.start > call.end
-        ]
-        readers.append(_Reader(group, low, min([high, *late])))
-    return sorted(readers, key=lambda reader: reader.calls[0].start)
-
-
-def _first(known: Sequence[tuple[int, int]], version: int) -> int:
-    """How many mutations stand before a state of this version at least."""
-    place = bisect_right(known, (version, NEVER))
-    return known[place - 1][1] + 1 if place else 0
-
-
-def _last(known: Sequence[tuple[int, int]], version: int, steps: Sequence[_Step]) -> int:
-    """How many may stand before it at most."""
-    place = bisect_right(known, (version, NEVER))
-    return known[place][1] if place < len(known) else len(steps)
-
-
-def _replay(account_id: str, steps: Sequence[_Step], readers: Sequence[_Reader]) -> None:
-    model = Model(TARIFF)
-    waiting: dict[int, list[_Reader]] = defaultdict(list)
-    for reader in readers:
-        for k in range(reader.low, reader.high + 1):
-            waiting[k].append(reader)
-    for k in range(len(steps) + 1):
-        now_us = microseconds(steps[min(k, len(steps) - 1)].entries[0].create_time) if steps else 0
-        for reader in waiting.pop(k, ()):
-            if _explains(model, account_id, reader.calls, now_us):
-                reader.places.append(k)
-        if k < len(steps):
-            _apply(model, steps[k])
-    _place(readers)
-
-
-def _apply(model: Model, step: _Step) -> None:
-    """The mutation must be answered, and its entries written, as the model says."""
-    call = step.call
-    books = model.books(call.account_id)
-    before = len(books.written)
-    now_us = microseconds(step.entries[0].create_time)
-    found = "OK" if call.answer is None else _plain(call.answer)
+def _apply(model: Model, account_id: str, call: Call | None, entry: pb.Entry) -> str:
+    """Does what wrote an entry, and says what that was; the answer must be what it was told."""
+    now_us = microseconds(entry.create_time)
+    if call is None:
+        settle(model.books(account_id), now_us)
+        return f"entry {entry.entry_id} of {account_id}, which nobody asked for"
+    found = "OK" if call.answer is None else plain(call.answer)
     try:
         expected = model.apply(call.method, call.request, now_us)
     except Refused as refused:
         raise Violation(f"{call}: must be refused, {refused}; was answered {found}") from None
     if call.answer is not None and found != expected:
         raise Violation(f"{call}: answered {found}; the model: {expected}")
-    if (written := books.written[before:]) != step.entries:
-        raise Violation(f"{call}: wrote {step.entries}; the model: {written}")
+    return str(call)
 
 
-def _explains(model: Model, account_id: str, calls: Sequence[Call], now_us: int) -> bool:
-    """Whether the model would answer this now, and change nothing."""
-    if calls[0].method == "GetBalance":
-        currency = calls[0].request.currency or "credit"
-        found: object = calls[0].answer.balance if calls[0].answer else None
-        return model.balance(account_id, currency, now_us) == found
-    scratch = Model(TARIFF)
-    scratch.accounts[account_id] = model.books(account_id).draft()
-    scratch.answers = ChainMap({}, model.answers)  # type: ignore[assignment]  # as a dict
-    for call in calls:
-        outcome: tuple[str, dict[str, str]] | Any
-        try:
-            outcome = scratch.apply(call.method, call.request, now_us)
-        except Refused as refused:
-            outcome = (
-                refused.reason,
-                {} if refused.reason == "REQUEST_ID_REUSED" else refused.metadata,
-            )
-        if call.refusal is None:
-            same = outcome == _plain(call.answer)
-        elif call.refusal[0] == "BATCH_ABORTED":
-            same = isinstance(outcome, _CREATED)
-        elif call.refusal[0] == "REQUEST_ID_REUSED":
-            same = outcome == ("REQUEST_ID_REUSED", {})
-        else:
-            same = outcome == call.refusal
-        if not same:
-            return False
-    return True
-
-
-def _place(readers: Sequence[_Reader]) -> None:
-    """Each stands where it is explained, and none before one that ended before it began."""
-    ends: list[tuple[int, int]] = []
-    low = 0
-    for reader in readers:
-        call = reader.calls[0]
-        while ends and ends[0][0] < call.start:
-            low = max(low, heappop(ends)[1])
-        places = [place for place in reader.places if place >= low]
-        if not places:
-            told = _plain(call.answer) if call.answer else [each.refusal for each in reader.calls]
-            raise Violation(
-                f"{call}: no state that it may have seen explains {told} "
-                f"(behind {reader.low} to {reader.high} mutations; explained: {reader.places})"
-            )
-        heappush(ends, (call.end, places[0]))
-
-
-def _check_batches(history: History) -> None:
-    """All or nothing: every debit of such a batch is in the ledgers, or none."""
-    done = {entry.request_id for ledger in history.ledgers.values() for entry in ledger}
-    batches: dict[int, list[Call]] = defaultdict(list)
-    for call in history.calls:
-        if call.together is not None:
-            batches[call.together].append(call)
-    for batch in batches.values():
-        found = {call.request_id in done for call in batch}
-        versions = {call.version for call in batch}
-        refused = any(call.refusal for call in batch)
-        if len(found) > 1 or len(versions) > 1 or (refused and any(c.answer for c in batch)):
-            raise Violation(f"{batch[0]}: a batch of all or nothing was split")
-
-
-def _plain(answer: Message) -> Message:
-    """Without the version, which the model does not have."""
-    plain = type(answer)()
-    plain.CopyFrom(answer)
-    plain.version = ""
-    return plain
+def _same_request(call: Call, other: Call) -> bool:
+    return call.method == other.method and call.request == other.request

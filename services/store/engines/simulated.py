@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from bisect import bisect_left, bisect_right, insort
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -21,6 +21,7 @@ from services.store.layer import Layer, Snapshot, add_to_counter
 from services.store.optimistic import (
     BUDGET_S,
     MARK_BYTES,
+    MARKERS,
     AttemptFailed,
     CommitUnknown,
     OptimisticEngine,
@@ -46,6 +47,10 @@ class Faults:
     """The commit is applied later, if nothing conflicts by then."""
     landing: float = 0.3
     """How soon: for each late commit, at each step of any client."""
+    slow: float = 0.0
+    """How often a step takes long, by the event loop's clock."""
+    longest_s: float = 0.05
+    """How long at most."""
 
 
 NO_FAULTS = Faults(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -98,17 +103,23 @@ class SimulatedCluster:
         """Set to False to cut every client off."""
         self.generation = 0
         """Counts the crashes."""
+        self.counts: Counter[str] = Counter()
+        """How often each fault happened, by the names in ``Faults`` and others as below."""
         self.version = 1
         self.data = _Data()
         self._commits: deque[tuple[int, list[_Range]]] = deque(maxlen=REMEMBERED_COMMITS)
         self._in_flight: list[_Request] = []
         self._late: list[_Request] = []
+        self._dead: set[bytes] = set()
 
-    def engine(self, *, lanes: int = 4, budget_s: float = BUDGET_S) -> OptimisticEngine:
-        """A client of this cluster; it dies in the next crash."""
+    def engine(
+        self, *, client: bytes = b"", lanes: int = 4, budget_s: float = BUDGET_S
+    ) -> OptimisticEngine:
+        """A client of this cluster, by this name; it dies in the next crash."""
+        client = client or self.random.randbytes(16)
         return OptimisticEngine(
-            SimulatedDatabase(self),
-            client=self.random.randbytes(16),
+            SimulatedDatabase(self, client),
+            client=client,
             lanes=lanes,
             readers=16,
             budget_s=budget_s,
@@ -122,6 +133,28 @@ class SimulatedCluster:
                 self._apply(request)
         self._in_flight.clear()
 
+    def kill(self, client: bytes) -> None:
+        """Kills one client. Each of its commits in flight is applied, lost, or applied later."""
+        self._dead.add(client)
+        for request in list(self._in_flight):
+            if request.marker.startswith(MARKERS + client):
+                self._in_flight.remove(request)
+                fate = self.random.choice(("killed_applied", "killed_lost", "killed_late"))
+                self.counts[fate] += 1
+                if fate == "killed_applied":
+                    self._apply(request)
+                elif fate == "killed_late":
+                    self._late.append(request)
+
+    def is_alive(self, client: bytes) -> bool:
+        """Whether nobody has killed it."""
+        return client not in self._dead
+
+    @property
+    def undecided(self) -> int:
+        """How many commits of any client are under way, or may still be applied."""
+        return len(self._in_flight) + len(self._late)
+
     @property
     def oldest(self) -> int:
         """The oldest version that can be read."""
@@ -131,10 +164,14 @@ class SimulatedCluster:
         """Lets others go first, and late commits land."""
         for _ in range(self.random.randrange(4)):
             await asyncio.sleep(0)
+        if self.faults.slow and self._hits(self.faults.slow):
+            self.counts["slow"] += 1
+            await asyncio.sleep(self.random.random() * self.faults.longest_s)
         for request in list(self._late):
             if self._hits(self.faults.landing):
                 self._late.remove(request)
-                self._apply(request)
+                landed = self._apply(request) is not None
+                self.counts["late_applied" if landed else "late_lost"] += 1
 
     async def commit(self, request: _Request) -> int:
         """Commits a request, or does what the dice say."""
@@ -145,16 +182,21 @@ class SimulatedCluster:
         self._in_flight.remove(request)
         faults = self.faults
         if self._hits(faults.conflict):
+            self.counts["conflict"] += 1
             raise AttemptFailed("a simulated conflict")
         if self._hits(faults.unknown_lost):
+            self.counts["unknown_lost"] += 1
             raise CommitUnknown("a simulated commit_unknown_result, not applied")
         if self._hits(faults.unknown_late):
+            self.counts["unknown_late"] += 1
             self._late.append(request)
             raise CommitUnknown("a simulated transaction_timed_out, perhaps applied later")
         version = self._apply(request)
         if version is None:
+            self.counts["not_committed"] += 1
             raise AttemptFailed("not_committed")
         if self._hits(faults.unknown_applied):
+            self.counts["unknown_applied"] += 1
             raise CommitUnknown("a simulated commit_unknown_result, applied")
         return version
 
@@ -200,8 +242,9 @@ class SimulatedCluster:
 class SimulatedDatabase:
     """One client's connection to a cluster: see ``services.store.optimistic.Database``."""
 
-    def __init__(self, cluster: SimulatedCluster) -> None:
+    def __init__(self, cluster: SimulatedCluster, client: bytes = b"") -> None:
         self.cluster = cluster
+        self.client = client
         self.generation = cluster.generation
 
     def begin(self) -> _SimulatedAttempt:
@@ -217,9 +260,10 @@ class SimulatedDatabase:
 
     def check(self) -> None:
         """Refuses to go on after a crash, or while the cluster is cut off."""
-        if self.generation != self.cluster.generation:
+        if self.generation != self.cluster.generation or not self.cluster.is_alive(self.client):
             raise StoreUnavailableError("the simulated client crashed")
         if not self.cluster.reachable:
+            self.cluster.counts["unreachable"] += 1
             raise AttemptFailed("the simulated cluster is not reachable")
 
 
@@ -267,6 +311,7 @@ class _SimulatedAttempt:
         elif self._version < self._cluster.oldest or (
             self._cluster.random.random() < self._cluster.faults.too_old
         ):
+            self._cluster.counts["too_old"] += 1
             raise AttemptFailed("transaction_too_old")
         return _SimulatedSnapshot(self._cluster.data, self._version, self._reads)
 

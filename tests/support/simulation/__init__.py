@@ -1,0 +1,1 @@
+"""The credit service on a simulated cluster, in virtual time: see ``docs/proof.md``."""
