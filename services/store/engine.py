@@ -19,6 +19,9 @@ class Engine(Protocol):
     lanes: int
     """How many engine transactions may be in flight; each lane has at most one."""
 
+    async def ready(self, lane: int) -> None:
+        """Waits until it is worth while to make a batch for a lane; called before each."""
+
     async def transact(self, lane: int, reads: Sequence[bytes], work: Work[T]) -> tuple[T, int]:
         """Runs ``work`` and commits what it wrote, durably and exactly once.
 

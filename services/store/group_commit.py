@@ -153,6 +153,7 @@ class GroupCommit:
         try:
             while lane.queue:
                 await self._gather(lane)
+                await self._engine.ready(lane.number)
                 await self._commit_next(lane)
         finally:
             lane.driver = None

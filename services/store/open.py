@@ -10,6 +10,7 @@ from services.store.engine import Engine
 from services.store.group_commit import GroupCommit, Limits
 from services.store.optimistic import OptimisticEngine
 from services.store.port import Store
+from services.store.turns import Lines
 
 _CLIENT_BYTES = 16
 
@@ -69,11 +70,14 @@ async def _foundationdb(parts: SplitResult, options: dict[str, str]) -> Engine:
 
     cluster_file = Path(unquote(parts.path)) if parts.path else None
     directory = options.get("directory", "tollmesh")
+    database = await foundationdb.FoundationDatabase.open(cluster_file, directory)
+    client, lanes = os.urandom(_CLIENT_BYTES), foundationdb.LANES
     return OptimisticEngine(
-        await foundationdb.FoundationDatabase.open(cluster_file, directory),
-        client=os.urandom(_CLIENT_BYTES),
-        lanes=foundationdb.LANES,
+        database,
+        client=client,
+        lanes=lanes,
         readers=foundationdb.READERS,
+        turns=Lines(database, client, lanes),
     )
 
 

@@ -37,6 +37,10 @@ class AttemptFailed(BaseException):
     """This attempt was not committed, or it is known to be undecided: make another."""
 
 
+class Conflict(AttemptFailed):
+    """Others wrote what this attempt read; it was not committed."""
+
+
 class CommitUnknown(BaseException):
     """This attempt was committed, or was not, or will be."""
 
@@ -77,12 +81,31 @@ class Database(Protocol):
         """Lets go of the connection."""
 
 
+class Turns(Protocol):
+    """How clients that commit to the same lanes spare each other conflicts; see ``turns``."""
+
+    async def come(self, number: int) -> None:
+        """Waits for this client's turn at a lane, if it takes turns there."""
+
+    async def lost(self, number: int) -> None:
+        """Learns of a conflict, and waits for the turn, if the lane takes turns now."""
+
+    def reads(self, number: int) -> list[bytes]:
+        """What a transaction of a lane reads besides what its work reads."""
+
+    def leave(self, number: int, layer: Layer) -> None:
+        """Adds to what a transaction of a lane writes that the turn is over."""
+
+    def over(self, number: int) -> None:
+        """Learns that a lane's work is done, or given up."""
+
+
 class OptimisticEngine:
     """An engine over a database: it retries, and resolves unknown commits.
 
     ``client`` names this engine among all that ever use the database. At most ``lanes`` commits and
     ``readers`` reads are under way at once. ``budget_s`` is how long each tries before
-    ``StoreUnavailableError``.
+    ``StoreUnavailableError``. Without ``turns`` it just tries again after a conflict.
     """
 
     def __init__(
@@ -93,20 +116,30 @@ class OptimisticEngine:
         lanes: int,
         readers: int,
         budget_s: float = BUDGET_S,
+        turns: Turns | None = None,
     ) -> None:
         self.lanes = lanes
         self._database = database
         self._budget_s = budget_s
+        self._turns = turns
         self._loop = asyncio.get_running_loop()
         self._markers = MARKERS + client
         self._readers = asyncio.Semaphore(readers)
         self._marks = itertools.count(1)
 
+    async def ready(self, lane: int) -> None:
+        """As the seam says."""
+        if self._turns is not None:
+            await self._turns.come(lane)
+
     async def transact(self, lane: int, reads: Sequence[bytes], work: Work[T]) -> tuple[T, int]:
         """As the seam says."""
-        marker = self._markers + bytes([lane])
         undecided: dict[bytes, T] = {}
-        return await self._persist(lambda: self._attempt(marker, reads, work, undecided))
+        try:
+            return await self._persist(lambda: self._attempt(lane, reads, work, undecided), lane)
+        finally:
+            if self._turns is not None:
+                self._turns.over(lane)
 
     async def read(self, run: Callable[[Snapshot], T]) -> tuple[T, int]:
         """As the seam says."""
@@ -123,15 +156,20 @@ class OptimisticEngine:
         await self._database.close()
 
     async def _attempt(
-        self, marker: bytes, reads: Sequence[bytes], work: Work[T], undecided: dict[bytes, T]
+        self, lane: int, reads: Sequence[bytes], work: Work[T], undecided: dict[bytes, T]
     ) -> tuple[T, int]:
         """One attempt. ``undecided`` are the values of earlier ones that may be committed."""
+        marker = self._markers + bytes([lane])
         attempt = self._database.begin()
         if undecided:
             found = await attempt.marked(marker)
             if found is not None and found[0] in undecided:
                 return undecided[found[0]], found[1]
+        if self._turns is not None:
+            reads = [*reads, *self._turns.reads(lane)]
         layer, value = await attempt.run(reads, work)
+        if self._turns is not None:
+            self._turns.leave(lane, layer)
         if not layer and not undecided:
             return value, await attempt.read_version()
         mark = next(self._marks).to_bytes(MARK_BYTES, "big")
@@ -141,7 +179,7 @@ class OptimisticEngine:
             undecided[mark] = value
             raise AttemptFailed(str(error)) from error
 
-    async def _persist(self, once: Callable[[], Awaitable[T]]) -> T:
+    async def _persist(self, once: Callable[[], Awaitable[T]], lane: int | None = None) -> T:
         """Tries until it works or the budget is spent."""
         until = self._loop.time() + self._budget_s
         failures = 0
@@ -152,4 +190,8 @@ class OptimisticEngine:
                 failures += 1
                 if self._loop.time() >= until:
                     raise StoreUnavailableError(f"gave up, try {failures}: {error}") from error
-            await self._database.pause(failures)
+                conflict = isinstance(error, Conflict)
+            if conflict and lane is not None and self._turns is not None:
+                await self._turns.lost(lane)
+            else:
+                await self._database.pause(failures)

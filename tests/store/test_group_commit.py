@@ -38,6 +38,9 @@ class OpenEngine:
         async with asyncio.timeout(10), self.begun:
             await self.begun.wait_for(lambda: len(self.layers) >= transactions)
 
+    async def ready(self, lane: int) -> None:
+        pass
+
     async def transact(self, lane: int, reads: Sequence[bytes], work: Work[T]) -> tuple[T, int]:
         del lane
         self.reads.append(list(reads))

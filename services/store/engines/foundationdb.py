@@ -28,7 +28,14 @@ from services.store.errors import (
     StoreUnavailableError,
 )
 from services.store.layer import Layer, Snapshot
-from services.store.optimistic import MARK_BYTES, MARKERS, MARKERS_END, AttemptFailed, CommitUnknown
+from services.store.optimistic import (
+    MARK_BYTES,
+    MARKERS,
+    MARKERS_END,
+    AttemptFailed,
+    CommitUnknown,
+    Conflict,
+)
 from services.store.port import MAX_OPERATION_BYTES
 
 T = TypeVar("T")
@@ -43,6 +50,8 @@ _TIMEOUT_MS = 5_000
 _FIRST_PAUSE_S = 0.002
 _LONGEST_PAUSE_S = 0.5
 _STAMP = b"\x00" * 10
+_NOT_COMMITTED = 1020
+"""FoundationDB's error code for a conflict."""
 _MISUSE_CODES = range(2000, 3000)
 """FoundationDB's error codes for what a client may not do."""
 _STALE_MARKER_VERSIONS = 24 * 3600 * 1_000_000
@@ -71,7 +80,10 @@ class FoundationDatabase:
 
     def begin(self) -> FoundationAttempt:
         """As the seam says."""
-        return FoundationAttempt(self, _transaction(self._database))
+        transaction = _transaction(self._database)
+        # Layers show operations what they wrote; the client library need not do it again.
+        transaction.options.set_read_your_writes_disable()
+        return FoundationAttempt(self, transaction)
 
     async def pause(self, failures: int) -> None:
         """As the seam says: doubling, with full jitter."""
@@ -303,6 +315,8 @@ def _reading() -> Iterator[None]:
 
 def _commit_failure(error: Native) -> BaseException:
     """What a failed commit means. Whatever is not surely a failure counts as unknown."""
+    if error.code == _NOT_COMMITTED:
+        return Conflict(_text(error))
     if fdb.predicates.is_retryable_not_committed(error):
         return AttemptFailed(_text(error))
     if _MISUSE_CODES.start <= error.code < _MISUSE_CODES.stop:  # refused before it was sent

@@ -75,6 +75,9 @@ class LmdbEngine:
         self._writer = _Writer(self._loop)
         self._readers = ThreadPoolExecutor(_READER_THREADS, thread_name_prefix="lmdb-reader")
 
+    async def ready(self, lane: int) -> None:
+        """As the seam says: always."""
+
     async def transact(
         self,
         lane: int,  # noqa: ARG002 (there is one)
