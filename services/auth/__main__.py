@@ -17,6 +17,7 @@ from services.rpc.tls import ServerTls
 from services.store.open import open_store
 from services.store.port import Operation, Store
 from services.store.requests import RequestRecords, sweep_for_ever
+from services.store.retention import Retention
 from services.store.translation import STORE_ERRORS
 
 log = get_logger(__name__)
@@ -32,7 +33,9 @@ async def serve(settings: AuthSettings, stop: asyncio.Event) -> None:
     store = await open_store(settings.store)
     try:
         peppers = await enrolled_peppers(settings, store)
-        records = RequestRecords("auth", keep_s=settings.request_record_hours * 3600)
+        retention = await Retention.open(store, "auth", wall_us=now_us)
+        keep_s = settings.request_record_hours * 3600
+        records = RequestRecords("auth", keep_s=keep_s, retention=retention)
         server = new_server(settings, store, peppers, records)
         async with asyncio.TaskGroup() as background:
             sweeping = background.create_task(

@@ -19,6 +19,7 @@ from services.rpc.tls import ServerTls
 from services.store.open import open_store
 from services.store.port import Store
 from services.store.requests import RequestRecords, sweep_for_ever
+from services.store.retention import Retention
 from services.store.translation import STORE_ERRORS
 
 log = get_logger(__name__)
@@ -33,7 +34,9 @@ async def serve(settings: ChainSettings, stop: asyncio.Event) -> None:
     """Opens the store and the networks, serves until ``stop`` is set, drains, closes them."""
     store = await open_store(settings.store)
     try:
-        records = RequestRecords("chain", keep_s=settings.request_record_hours * 3600)
+        retention = await Retention.open(store, "chain", wall_us=now_us)
+        keep_s = settings.request_record_hours * 3600
+        records = RequestRecords("chain", keep_s=keep_s, retention=retention)
         async with (
             open_archives(settings, store, records) as archives,
             asyncio.TaskGroup() as background,

@@ -13,13 +13,14 @@ from services.credits.servicer import CreditServicer
 from services.credits.settings import CreditSettings
 from services.credits.sweeper import Sweeper, report
 from services.credits.watch import Watches
-from services.process.clock import now_us
+from services.process.clock import Clock, now_us
 from services.process.lifecycle import announce_ready, run
 from services.rpc.server import Limits, Server
 from services.rpc.tls import ServerTls
 from services.store.open import open_store
 from services.store.port import Store
 from services.store.requests import RequestRecords, sweep_for_ever
+from services.store.retention import Retention
 
 
 def main() -> None:
@@ -27,11 +28,12 @@ def main() -> None:
     run(CreditSettings, serve)
 
 
-async def serve(settings: CreditSettings, stop: asyncio.Event) -> None:
+async def serve(settings: CreditSettings, stop: asyncio.Event, now_us: Clock = now_us) -> None:
     """Opens the store, serves until ``stop`` is set, drains, and closes the store."""
     store = await open_store(settings.store)
     try:
-        requests = RequestRecords(FAMILY, keep_s=settings.record_s)
+        retention = await Retention.open(store, FAMILY, wall_us=now_us)
+        requests = RequestRecords(FAMILY, keep_s=settings.record_s, retention=retention)
         watches = Watches(limit=settings.watchers, poll_s=settings.watch_poll_s)
         ledger = Ledger(
             store,
@@ -41,7 +43,7 @@ async def serve(settings: CreditSettings, stop: asyncio.Event) -> None:
             now_us=now_us,
             watches=watches,
         )
-        sweeper = Sweeper(store, ledger, now_us)
+        sweeper = Sweeper(store, ledger, now_us, retention)
         forgetting = sweep_for_ever(
             store, requests, every_s=settings.sweep_s, now_us=now_us, failed=report
         )

@@ -15,6 +15,7 @@ from services.credits.records import AGENDA
 from services.process.logs import get_logger
 from services.store.errors import StoreError
 from services.store.port import Operation, Store
+from services.store.retention import Retention
 
 ACCOUNTS_AT_ONCE = 50
 HOLDS_AT_ONCE = 500
@@ -26,7 +27,11 @@ _log = get_logger(__name__)
 class Sweeper:
     """Looks at what is due."""
 
-    def __init__(self, store: Store, ledger: Ledger, now_us: Clock) -> None:
+    def __init__(
+        self, store: Store, ledger: Ledger, now_us: Clock, retention: Retention | None = None
+    ) -> None:
+        """``retention``: by which closed holds are kept; else by ``now_us``."""
+        self._retention = retention
         self._store = store
         self._ledger = ledger
         self._now_us = now_us
@@ -50,7 +55,9 @@ class Sweeper:
                 for key in due:
                     accounts.create_task(self._settle(str(AGENDA.parts(key)[1])))
             due = await self._due(due[-1] + b"\x00", now_us)
-        forget = Operation(partial(holds.forget_closed, now_us=now_us, limit=HOLDS_AT_ONCE))
+        retention = self._retention
+        kept_us = now_us if retention is None else retention.past_us
+        forget = Operation(partial(holds.forget_closed, now_us=kept_us, limit=HOLDS_AT_ONCE))
         while (await self._store.commit(forget)).result == HOLDS_AT_ONCE:
             pass
 

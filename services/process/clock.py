@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+
+Clock = Callable[[], int]
+"""Microseconds since 1970, UTC."""
 
 
 def now_us() -> int:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollmesh.credits.v1 import credits_pb2 as pb
@@ -97,12 +98,13 @@ class CreditService:
             listen="127.0.0.1:0", servicers=self.servicers, translate=STORE_ERRORS, drain_s=1
         )
         async with server, connect(server.address, errors=ERRORS) as channel:
-            stubs = [
-                CreditServiceStub(channel),
-                LeaseServiceStub(channel),
-                LedgerServiceStub(channel),
-            ]
-            yield cast("CreditServiceAsyncStub", _Together(stubs))
+            yield stub_of(channel)
+
+
+def stub_of(channel: grpc.aio.Channel) -> CreditServiceAsyncStub:
+    """A stub of every contract of the service."""
+    stubs = [CreditServiceStub(channel), LeaseServiceStub(channel), LedgerServiceStub(channel)]
+    return cast("CreditServiceAsyncStub", _Together(stubs))
 
 
 class _Together:

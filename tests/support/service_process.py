@@ -52,14 +52,17 @@ async def run_to_its_end(
 
 @asynccontextmanager
 async def running(
-    service: str, settings: Mapping[str, str], directory: Path
+    service: str, settings: Mapping[str, str], directory: Path, *, module: str = ""
 ) -> AsyncIterator[ServiceProcess]:
-    """Starts a service on a free port and waits until it listens; kills what is left at the end."""
+    """Starts a service on a free port and waits until it listens; kills what is left at the end.
+
+    ``module``: what is run, unless it is ``services.NAME``.
+    """
     ready_file, log_file = directory / f"{service}.ready", directory / f"{service}.log"
     ready_file.unlink(missing_ok=True)
     settings = {"listen": "127.0.0.1:0", **settings, "ready_file": str(ready_file)}
     with log_file.open("ab") as log:
-        process = await _start(service, settings, output=log.fileno())
+        process = await _start(service, settings, output=log.fileno(), module=module)
     try:
         async with asyncio.timeout(DEADLINE_S):
             while not ready_file.exists():
@@ -73,12 +76,12 @@ async def running(
 
 
 async def _start(
-    service: str, settings: Mapping[str, str], *arguments: str, output: int
+    service: str, settings: Mapping[str, str], *arguments: str, output: int, module: str = ""
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        f"services.{service}",
+        module or f"services.{service}",
         *arguments,
         cwd=ROOT,
         env=environment_of(service, settings),
