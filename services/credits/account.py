@@ -41,7 +41,7 @@ from services.credits.records import (
 )
 from services.store.keys import pack, pack_number
 from services.store.port import ReadTransaction, Transaction
-from services.store.records import encode, encode_fields
+from services.store.records import encode_fields, sealed, sealed_record
 
 DAY_US = 86_400_000_000
 MAX_CURRENCIES = 64
@@ -65,12 +65,13 @@ def wallet_key(account_id: str) -> bytes:
 
 def load_wallet(tx: ReadTransaction, account_id: str) -> Wallet:
     """The wallet of an account; an empty one for an account that was never granted anything."""
-    return wallet_in(tx.get(wallet_key(account_id)))
+    key = wallet_key(account_id)
+    return wallet_in(key, tx.get(key))
 
 
-def wallet_in(stored: bytes | None) -> Wallet:
-    """The wallet in what stands under its key."""
-    return Wallet() if stored is None else decode_wallet(stored)
+def wallet_in(key: bytes, stored: bytes | None) -> Wallet:
+    """The wallet in what stands under its key; an empty one when there is nothing."""
+    return Wallet() if stored is None else decode_wallet(key, stored)
 
 
 def usage_key(account_id: str, now_us: int, metered: Metered, currency: str) -> bytes:
@@ -117,9 +118,10 @@ class Account:
         """
         if not self._changed:
             return
-        self.tx.set(wallet_key(self.account_id), encode(self.wallet))
+        key = wallet_key(self.account_id)
+        self.tx.set(key, sealed_record(key, self.wallet))
         for key, usage in self._usage.items():
-            self.tx.set(key, encode(usage))
+            self.tx.set(key, sealed_record(key, usage))
 
     # movements of credit
 
@@ -219,12 +221,14 @@ class Account:
         """What a grant was given with; None for a number that is no grant's."""
         if number == OVERDRAFT_LOT:
             return None
-        stored = self.tx.get(GRANTS.key(self.account_id, number))
-        return None if stored is None else decode_grant(stored)
+        key = GRANTS.key(self.account_id, number)
+        stored = self.tx.get(key)
+        return None if stored is None else decode_grant(key, stored)
 
     def set_grant_terms(self, number: int, terms: GrantTerms) -> None:
         """Writes what a grant was given with, or what became of it."""
-        self.tx.set(GRANTS.key(self.account_id, number), encode(terms))
+        key = GRANTS.key(self.account_id, number)
+        self.tx.set(key, sealed_record(key, terms))
 
     def enter(
         self,
@@ -311,7 +315,7 @@ class Account:
         usage = self._usage.get(key)
         if usage is None:
             stored = self.tx.get(key)
-            usage = self._usage[key] = Usage() if stored is None else decode_usage(stored)
+            usage = self._usage[key] = Usage() if stored is None else decode_usage(key, stored)
         return usage
 
     def count_holds(self, more: int) -> None:
@@ -331,7 +335,8 @@ class Account:
         if before_us != NEVER_US:
             self.tx.clear(AGENDA.key(before_us, self.account_id))
         if agenda_us != NEVER_US:
-            self.tx.set(AGENDA.key(agenda_us, self.account_id), b"")
+            key = AGENDA.key(agenda_us, self.account_id)
+            self.tx.set(key, sealed(key, b""))
         self.wallet.agenda_us = agenda_us
 
     def answer(

@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from services.credits.bookcheck import SECTIONS, compare, read_part
+from services.credits.bookcheck import compare
+from services.credits.bookparts import SECTIONS, key_parts, read_part
 from services.credits.books import Books, DifferenceError
 from services.credits.export import bounded_read
+from services.credits.recordcheck import check_records
 from services.credits.records import ENTRIES, WALLETS
-from services.store.keys import Subspace, pack
+from services.store.keys import pack
 from services.store.pages import Listing
 from services.store.port import ReadTransaction, Store
 
@@ -61,6 +63,10 @@ class Audit:
                 self._cursor = self._listing.token(self._after)
                 if self._is_due():
                     yield self._progress()
+            if not self._account_id:
+                async for _ in check_records(self._store):
+                    if self._is_due():
+                        yield self._progress()
         except DifferenceError as difference:
             yield self._progress()._replace(difference=difference)
         else:
@@ -79,13 +85,13 @@ class Audit:
             last = False
             while not last:
                 run = partial(read_part, account_id=account_id, section=section, after=after)
-                part = (await bounded_read(self._store, run, RECORD_PAGE)).result
-                if part.wallet is None and self._account_id and not (part.found or part.behind):
+                moment, part = (await bounded_read(self._store, run, RECORD_PAGE)).result
+                if moment.wallet is None and self._account_id and not (part.found or moment.behind):
                     break  # Nothing is known of the account that was asked for.
-                until = 0 if part.wallet is None else part.wallet.sequence
+                until = 0 if moment.wallet is None else moment.wallet.sequence
                 async for progress in self._replay(books, until):
                     yield progress
-                compare(books, part)
+                compare(books, moment, [part])
                 after, last = part.upto, part.last
                 await asyncio.sleep(0)
 
@@ -132,9 +138,5 @@ def _account_behind(tx: ReadTransaction, *, after: bytes) -> str:
             begin = section.prefix + after + b"\xff"
         first = tx.range(begin, end, limit=1)
         if first:
-            names.append(_name(section, first[0][0]))
+            names.append(str(key_parts(section, first[0][0])[0]))
     return min(names, default="")
-
-
-def _name(section: Subspace, key: bytes) -> str:
-    return str(section.parts(key)[0])

@@ -1,148 +1,70 @@
-"""An account's records, read in parts, and held against its books.
+"""An account's records held against its books.
 
-Each part is one consistent read with the wallet of that moment, so the books are first brought to
-the wallet's last entry and then compared: the account may go on moving between the parts.
+The books are first brought to the last entry of the wallet that was read together with the records:
+so the account may go on moving between two parts of an audit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
 
-from services.credits.account import wallet_key
-from services.credits.books import UNREADABLE, Books, DifferenceError, Sums
+from services.credits.bookparts import NAMES, Moment, Part, Place, key_parts, plans
+from services.credits.books import Books, DifferenceError, Sums
 from services.credits.lots import place
 from services.credits.records import (
-    AGENDA,
     ENTRIES,
     GRANTS,
-    HOLD_EXPIRIES,
     HOLDS,
     LOTS,
     NEVER_US,
     OVERDRAFT_LOT,
-    REFILLS,
     REFUNDS,
     USAGE,
+    GrantTerms,
+    Hold,
     HoldState,
     Lot,
     Purse,
+    Refunded,
     Usage,
     Wallet,
     decode_entry,
-    decode_grant,
-    decode_hold,
-    decode_lot,
-    decode_refunded,
-    decode_usage,
-    decode_wallet,
 )
 from services.credits.refunds import REFUNDABLE
 from services.store.keys import Subspace
-from services.store.port import ReadTransaction
-
-SECTIONS: tuple[Subspace, ...] = (LOTS, HOLDS, GRANTS, REFUNDS, USAGE)
-"""What an account has besides its wallet and entries, in the order in which an audit reads it."""
 
 
-class Part(NamedTuple):
-    """A part of an account's records, and what must be known of the same moment."""
+def compare(books: Books, moment: Moment, parts: Iterable[Part]) -> None:
+    """Holds parts of one moment against the books at its wallet's last entry.
 
-    wallet: Wallet | None
-    behind: bytes
-    """A key of an entry behind the wallet's last one; empty: there is none."""
-    in_agenda: bool
-    hold_due_us: int
-    refill_due_us: int
-    section: Subspace
-    after: tuple[Any, ...]
-    """The records behind this key's parts (without the account)."""
-    last: bool
-    """Nothing of the section comes behind it."""
-    found: dict[tuple[Any, ...], bytes]
-    entries: Mapping[int, bytes]
-    """Those that records of holds and refunds are about."""
-
-    @property
-    def upto(self) -> tuple[Any, ...]:
-        """Up to which record it goes, if it is not the last part."""
-        return next(reversed(self.found), self.after)
-
-
-def read_part(
-    tx: ReadTransaction, *, account_id: str, section: Subspace, after: tuple[Any, ...], size: int
-) -> Part:
-    """Reads a part of at most ``size`` records; of lots, all of one currency."""
-    stored = tx.get(wallet_key(account_id))
-    try:
-        wallet = None if stored is None else decode_wallet(stored)
-    except UNREADABLE as error:
-        raise _unreadable(account_id, "wallet", error) from error
-    known = wallet or Wallet()
-    begin, end = ENTRIES.range(account_id)
-    begin = ENTRIES.key(account_id, known.sequence) + b"\x00" if known.sequence else begin
-    behind = tx.range(begin, end, limit=1)
-    begin, end = section.range(account_id)
-    if after:
-        begin = section.key(account_id, *after) + b"\x00"
-    pairs = tx.range(begin, end, limit=1 if section is LOTS else size)
-    last = not pairs if section is LOTS else len(pairs) < size
-    if section is LOTS and pairs:
-        currency = LOTS.parts(pairs[0][0])[1]
-        pairs = tx.range(*LOTS.range(account_id, currency))
-    found = {section.parts(key)[1:]: value for key, value in pairs}
-    entries: dict[int, bytes] = {}
-    if section in {HOLDS, REFUNDS}:
-        numbers = [int(parts[0]) for parts in found]
-        values = tx.get_many([ENTRIES.key(account_id, number) for number in numbers])
-        entries = {
-            number: value
-            for number, value in zip(numbers, values, strict=True)
-            if value is not None
-        }
-    agenda_us = known.agenda_us
-    return Part(
-        wallet,
-        behind[0][0] if behind else b"",
-        agenda_us == NEVER_US or tx.get(AGENDA.key(agenda_us, account_id)) is not None,
-        _first_due_us(tx, HOLD_EXPIRIES, account_id),
-        _first_due_us(tx, REFILLS, account_id),
-        section,
-        after,
-        last,
-        found,
-        entries,
-    )
-
-
-def compare(books: Books, part: Part) -> None:
-    """Holds a part against the books at its wallet's last entry; raises ``DifferenceError``."""
-    wallet = part.wallet
+    Raises ``DifferenceError``.
+    """
+    wallet = moment.wallet
     if wallet is None:
-        message = f"{books.account_id} has records and no wallet"
-        raise DifferenceError(books.account_id, "wallet", "a wallet", "none", message)
+        raise no_wallet(books.account_id)
     check = _Check(books)
-    if part.behind:
-        number = int(ENTRIES.parts(part.behind)[1])
+    if moment.behind:
+        parts_of_key = key_parts(ENTRIES, moment.behind)
+        number = parts_of_key[1] if len(parts_of_key) > 1 else 0
+        number = number if isinstance(number, int) else 0
         what = "stands behind the last entry that the wallet knows"
         raise books.wrong("number", f"at most {wallet.sequence}", number, what, number)
-    check.wallet(wallet, part)
-    if part.section is LOTS:
-        check.lots(wallet, part)
-    else:
-        checks: dict[Subspace, tuple[Callable[..., None], Collection[tuple[Any, ...]]]] = {
-            HOLDS: (check.hold, [(number,) for number in books.holds]),
-            GRANTS: (check.grant, [(number,) for number in books.grants]),
-            REFUNDS: (check.refund, [(number,) for number in books.refunds]),
-            USAGE: (check.usage, books.usage),
-        }
-        one, expected = checks[part.section]
-        for key, value in part.found.items():
-            try:
-                one(key, value, part)
-            except UNREADABLE as error:
-                raise _unreadable(books.account_id, _NAMES[part.section], error) from error
-        check.missing(part, expected)
+    check.wallet(wallet, moment)
+    for part in parts:
+        if part.section is LOTS:
+            check.lots(wallet, part)
+        elif part.section in _CHECKS:
+            one, expected = _CHECKS[part.section]
+            for key, record in part.found.items():
+                one(check, key, record, part)
+            check.missing(part, expected(books))
+            check.planned(part)
+
+
+def no_wallet(account_id: str) -> DifferenceError:
+    """The difference of an account that has records and no wallet."""
+    message = f"{account_id} has records and no wallet"
+    return DifferenceError(account_id, "wallet", "a wallet", "none", message)
 
 
 class _Check:
@@ -151,7 +73,7 @@ class _Check:
     def __init__(self, books: Books) -> None:
         self._books = books
 
-    def wallet(self, wallet: Wallet, part: Part) -> None:
+    def wallet(self, wallet: Wallet, moment: Moment) -> None:
         """The wallet and its purses with the sums of all entries."""
         books = self._books
         self._same("digest", books.digest.hex(), wallet.digest.hex(), "wallet", books.number)
@@ -166,20 +88,16 @@ class _Check:
             parts = purse.available + purse.held + purse.spent + purse.expired + purse.voided
             self._same("granted", parts, purse.granted, f"wallet, {currency}, sum of all parts")
         lots = [purse.head[0].expire_us for purse in wallet.purses.values() if purse.head]
-        self._at_most("holds_us", wallet.holds_us, [part.hold_due_us])
-        self._at_most("refills_us", wallet.refills_us, [part.refill_due_us])
-        dues = [part.hold_due_us, part.refill_due_us, *lots]
+        self._at_most("holds_us", wallet.holds_us, [moment.hold_due_us])
+        self._at_most("refills_us", wallet.refills_us, [moment.refill_due_us])
+        dues = [moment.hold_due_us, moment.refill_due_us, *lots]
         self._at_most("agenda_us", wallet.agenda_us, dues)
-        self._same("agenda", True, part.in_agenda, "the wallet's place in the agenda")  # noqa: FBT003 (a value that is compared)
+        self._same("agenda", True, moment.in_agenda, "the wallet's place in the agenda")  # noqa: FBT003 (a value that is compared)
 
     def lots(self, wallet: Wallet, part: Part) -> None:
         """The lots of the part's purses with what is available."""
         tails: dict[str, list[Lot]] = {}
-        for (currency, *at), value in part.found.items():
-            try:
-                lot = decode_lot(value)
-            except UNREADABLE as error:
-                raise _unreadable(self._books.account_id, "lot", error) from error
+        for (currency, *at), lot in part.found.items():
             self._same("lot", tuple(at), place(lot), f"lot, {currency}")
             tails.setdefault(currency, []).append(lot)
         within = {
@@ -199,9 +117,9 @@ class _Check:
             for lot in lots:
                 self._lot(lot, currency, where)
 
-    def hold(self, key: tuple[int], value: bytes, part: Part) -> None:
+    def hold(self, key: tuple[int], hold: Hold, part: Part) -> None:
         """A hold with what its entries say of it."""
-        (number,), hold = key, decode_hold(value)
+        (number,) = key
         where = f"hold {number}"
         entry = part.entries.get(number)
         made = None if entry is None else decode_entry(entry)
@@ -221,19 +139,19 @@ class _Check:
         for lot in hold.lots:
             self._lot(lot, hold.currency, where)
 
-    def grant(self, key: tuple[int], value: bytes, part: Part) -> None:
+    def grant(self, key: tuple[int], terms: GrantTerms, part: Part) -> None:
         """A grant with what its entries say of it."""
         del part
-        (number,), terms = key, decode_grant(value)
+        (number,) = key
         where, given = f"grant {number}", self._books.grants.get(number)
         if given is None:
             raise self._wrong("grant", "none", number, f"{where} has no entry", number)
         for name in ("currency", "amount", "create_us", "voided", "refills", "refilled"):
             self._same(name, getattr(given, name), getattr(terms, name), where, number)
 
-    def refund(self, key: tuple[int], value: bytes, part: Part) -> None:
+    def refund(self, key: tuple[int], refunded: Refunded, part: Part) -> None:
         """What was refunded of an entry with the refunds, and with the entry."""
-        (number,), refunded = key, decode_refunded(value)
+        (number,) = key
         where, known = f"refunds of entry {number}", self._books.refunds.get(number)
         self._same("amount", known.amount if known else 0, refunded.amount, where, number)
         self._same("quantity", known.quantity if known else 0, refunded.quantity, where, number)
@@ -246,23 +164,32 @@ class _Check:
             message = f"{where} are more than it took"
             raise self._wrong("refunded", entry.amount, refunded.amount, message, number)
 
-    def usage(self, key: tuple[Any, ...], value: bytes, part: Part) -> None:
+    def usage(self, key: Place, found: Usage, part: Part) -> None:
         """A usage counter with the metered entries of its day."""
         del part
-        counted, found = self._books.usage.get(key, Usage()), decode_usage(value)
+        counted = self._books.usage.get(key, Usage())
         for name in _COUNTERS:
             where = "usage of day {}, meter {}, cache result {}, {}".format(*key)
             self._same(name, getattr(counted, name), getattr(found, name), where)
 
-    def missing(self, part: Part, expected: Iterable[tuple[Any, ...]]) -> None:
+    def missing(self, part: Part, expected: Iterable[Place]) -> None:
         """Records within the part that must be there."""
-        name = _NAMES[part.section]
+        name = NAMES[part.section]
         for key in expected:
             within = key > part.after and (part.last or key <= part.upto)
             if within and key not in part.found:
                 message = f"{self._books.account_id}: {name} {key} is missing"
                 number = 0 if part.section is USAGE else int(key[0])
                 raise self._wrong(name, "a record", "none", message, number)
+
+    def planned(self, part: Part) -> None:
+        """What must be looked at in time stands where it is looked for."""
+        index, places = plans(part.section, part.found) or (part.section, [])
+        for at in places:
+            if at not in part.scheduled:
+                name, number = NAMES[index], int(at[1])
+                message = f"{self._books.account_id}: the {name} of {number} is missing"
+                raise self._wrong(name, at[0], "none", message, number)
 
     def _lot(self, lot: Lot, currency: str, where: str) -> None:
         given = self._books.grants.get(lot.number)
@@ -292,15 +219,10 @@ class _Check:
         return DifferenceError(self._books.account_id, name, expected, found, message, number)
 
 
-def _first_due_us(tx: ReadTransaction, subspace: Subspace, account_id: str) -> int:
-    first = tx.range(*subspace.range(account_id), limit=1)
-    return int(subspace.parts(first[0][0])[1]) if first else NEVER_US
-
-
-def _unreadable(account_id: str, name: str, error: Exception) -> DifferenceError:
-    message = f"{account_id}: the record of a {name} cannot be read"
-    return DifferenceError(account_id, name, "a record", error, message)
-
-
-_NAMES = {LOTS: "lot", HOLDS: "hold", GRANTS: "grant", REFUNDS: "refund", USAGE: "usage"}
+_CHECKS: Mapping[Subspace, tuple[Callable[..., None], Callable[[Books], Iterable[Place]]]] = {
+    HOLDS: (_Check.hold, lambda books: [(number,) for number in books.holds]),
+    GRANTS: (_Check.grant, lambda books: [(number,) for number in books.grants]),
+    REFUNDS: (_Check.refund, lambda books: [(number,) for number in books.refunds]),
+    USAGE: (_Check.usage, lambda books: books.usage),
+}
 _COUNTERS = Usage.__struct_fields__

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from services.credits import lots
 from services.credits.account import Account
 from services.credits.debits import Price, Priced, count, priced
+from services.credits.entries import entry_of
 from services.credits.errors import HoldNotOpenError, LeaseNotOwnedError
 from services.credits.holds import HoldTerms, close, known_hold, return_rest, store, view
 from services.credits.records import (
@@ -24,7 +25,7 @@ from services.credits.records import (
     Lot,
     Metered,
 )
-from services.credits.refunds import Reversal, entry_of, refunded_of, reverse
+from services.credits.refunds import Reversal, refunded_of, reverse
 from services.credits.tariff import Tariff, cost
 from services.store.records import changed
 
@@ -139,7 +140,7 @@ def finish(account: Account, number: int, hold: Hold, request_id: str, keep_us: 
         return close(account, number, hold, HoldState.CAPTURED, keep_us)
     left = _debited(account, hold)
     if left.amount or left.quantity:
-        entry = entry_of(account, hold.debited_entry)
+        entry = entry_of(account.tx, account.account_id, hold.debited_entry)
         if entry is None:
             raise LookupError(f"entry {hold.debited_entry} of {account.account_id} is gone")
         before = refunded_of(account, hold.debited_entry)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from google.protobuf.json_format import MessageToJson
 from tollmesh.credits.v1 import credits_pb2 as pb
 
-from services.credits.records import ENTRIES, WALLETS, Entry, decode_entry
+from services.credits.entries import checked_entries
+from services.credits.records import ENTRIES, WALLETS, Entry
 from services.store.errors import OperationTooLargeError
 from services.store.pages import Listing, read_page
 from services.store.port import Committed, ReadTransaction, Store
@@ -20,15 +22,20 @@ PART = 200
 """Entries of one message of an export at most."""
 
 
-async def bounded_read(store: Store, run: Callable[..., T], size: int) -> Committed[T]:
-    """Reads ``run(tx, size=size)``, with half the size each time that this was too much."""
+async def halved(read: Callable[[int], Awaitable[T]], size: int) -> T:
+    """Awaits ``read(size)``, with half the size each time that this was too much for one read."""
     while True:
         try:
-            return await store.read(lambda tx, size=size: run(tx, size=size))  # type: ignore[misc]  # mypy cannot infer a default's type
+            return await read(size)
         except OperationTooLargeError:
             if size == 1:
                 raise
             size //= 2
+
+
+async def bounded_read(store: Store, run: Callable[..., T], size: int) -> Committed[T]:
+    """Reads ``run(tx, size=size)``, with half the size each time that this was too much."""
+    return await halved(lambda size: store.read(partial(run, size=size)), size)
 
 
 def accounts(tx: ReadTransaction, *, token: str, size: int) -> tuple[list[str], str]:
@@ -53,10 +60,7 @@ def entries(
     pairs = tx.range(begin, end, limit=size)
     if pairs:
         cursor = listing.token(pairs[-1][0][len(prefix) :])
-    found = []
-    for key, value in pairs:
-        account, number = ENTRIES.parts(key)
-        found.append((str(account), int(number), decode_entry(value)))
+    found = checked_entries(tx, pairs)
     return found, cursor, len(pairs) == size
 
 

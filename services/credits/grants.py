@@ -27,7 +27,7 @@ from services.credits.records import (
 )
 from services.credits.recurrence import boundary_us
 from services.store.port import ReadTransaction
-from services.store.records import changed
+from services.store.records import changed, sealed, unsealed
 
 MAX_UNSPENT_GRANTS = 1000
 """In one account and currency; so a debit that uses up all of them is still a small operation."""
@@ -141,7 +141,8 @@ def keys(account_id: str, grant_id: str) -> tuple[bytes, ...]:
 def refill_next(account: Account) -> None:
     """Refills the recurring grant that is due next, if its time has come, for one period."""
     begin, end = REFILLS.range(account.account_id)
-    for key, _ in account.tx.range(begin, end, limit=1):
+    for key, value in account.tx.range(begin, end, limit=1):
+        unsealed(key, value)
         _, refill_us, number = REFILLS.parts(key)
         if int(refill_us) <= account.now_us:
             account.tx.clear(key)
@@ -153,11 +154,11 @@ def refill_next(account: Account) -> None:
 def recurring(tx: ReadTransaction, account_id: str, lots: Sequence[Lot]) -> dict[int, GrantTerms]:
     """The terms of those grants among some lots that are, or were, refilled; by their numbers."""
     numbers = [lot.number for lot in lots]
-    stored = tx.get_many([GRANTS.key(account_id, number) for number in numbers])
+    keys = [GRANTS.key(account_id, number) for number in numbers]
     terms = {
-        number: decode_grant(value)
-        for number, value in zip(numbers, stored, strict=True)
-        if value is not None
+        number: decode_grant(key, stored)
+        for number, key, stored in zip(numbers, keys, tx.get_many(keys), strict=True)
+        if stored is not None
     }
     return {number: known for number, known in terms.items() if known.period}
 
@@ -197,7 +198,8 @@ def _in_period(terms: GrantTerms, refills: int) -> GrantTerms:
 def _schedule(account: Account, number: int, terms: GrantTerms) -> None:
     due_us = terms.next_refill_us
     if due_us != NEVER_US:
-        account.tx.set(REFILLS.key(account.account_id, due_us, number), b"")
+        key = REFILLS.key(account.account_id, due_us, number)
+        account.tx.set(key, sealed(key, b""))
         account.wallet.refills_us = min(account.wallet.refills_us, due_us)
         account.expect(due_us)
 

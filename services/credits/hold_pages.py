@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from services.credits.errors import HoldNotFoundError
+from services.credits.holds import due_hold, stored_hold
 from services.credits.names import hold_number
 from services.credits.records import HOLD_EXPIRIES, HOLDS, Hold, decode_hold
 from services.store.pages import Listing, read_page
@@ -23,10 +24,10 @@ class HoldPage(NamedTuple):
 def one(tx: ReadTransaction, *, account_id: str, hold_id: str) -> HoldPage:
     """A hold in any state, alone; raises ``HoldNotFoundError``."""
     number = hold_number(account_id, hold_id)
-    stored = None if number is None else tx.get(HOLDS.key(account_id, number))
-    if number is None or stored is None:
+    hold = None if number is None else stored_hold(tx, account_id, number)
+    if number is None or hold is None:
         raise HoldNotFoundError
-    return HoldPage([(number, decode_hold(stored))])
+    return HoldPage([(number, hold)])
 
 
 def page(tx: ReadTransaction, *, account_id: str, size: int, token: str) -> HoldPage:
@@ -37,11 +38,11 @@ def page(tx: ReadTransaction, *, account_id: str, size: int, token: str) -> Hold
     listing = Listing("credits.holds", account_id)
     bounds = HOLD_EXPIRIES.range(account_id)
     pairs, next_token = read_page(tx, listing, bounds, size=size, token=token)
-    numbers = [int(HOLD_EXPIRIES.parts(key)[2]) for key, _ in pairs]
-    stored = tx.get_many([HOLDS.key(account_id, number) for number in numbers])
+    numbers = [due_hold(key, value)[1] for key, value in pairs]
+    keys = [HOLDS.key(account_id, number) for number in numbers]
     found = [
-        (number, decode_hold(value))
-        for number, value in zip(numbers, stored, strict=True)
-        if value is not None
+        (number, decode_hold(key, stored))
+        for number, key, stored in zip(numbers, keys, tx.get_many(keys), strict=True)
+        if stored is not None
     ]
     return HoldPage(found, next_token)

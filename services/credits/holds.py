@@ -33,8 +33,8 @@ from services.credits.records import (
 )
 from services.credits.returns import Origin, give_back
 from services.credits.tariff import Tariff
-from services.store.port import Transaction
-from services.store.records import changed, encode
+from services.store.port import ReadTransaction, Transaction
+from services.store.records import changed, is_intact, sealed, sealed_record, unsealed
 
 
 class Release(NamedTuple):
@@ -107,31 +107,38 @@ def close(account: Account, number: int, hold: Hold, state: HoldState, keep_us: 
     account.count_holds(-1)
     account.tx.clear(HOLD_EXPIRIES.key(name, hold.expire_us, number))
     forget_s = (account.now_us + keep_us) // 1_000_000 + 1
-    account.tx.set(CLOSED_HOLDS.key(forget_s, name, number), b"")
+    key = CLOSED_HOLDS.key(forget_s, name, number)
+    account.tx.set(key, sealed(key, b""))
     return closed
 
 
 def store(account: Account, number: int, hold: Hold) -> None:
     """Writes a hold."""
-    account.tx.set(HOLDS.key(account.account_id, number), encode(hold))
+    key = HOLDS.key(account.account_id, number)
+    account.tx.set(key, sealed_record(key, hold))
 
 
 def schedule(account: Account, number: int, hold: Hold) -> None:
     """Has an open hold looked at when it expires."""
-    account.tx.set(HOLD_EXPIRIES.key(account.account_id, hold.expire_us, number), b"")
+    key = HOLD_EXPIRIES.key(account.account_id, hold.expire_us, number)
+    account.tx.set(key, sealed(key, b""))
     account.wallet.holds_us = min(account.wallet.holds_us, hold.expire_us)
     account.expect(hold.expire_us)
 
 
 def forget_closed(tx: Transaction, *, now_us: int, limit: int) -> int:
-    """Removes the records of at most ``limit`` closed holds that were kept long enough."""
+    """Removes the records of at most ``limit`` closed holds that were kept long enough.
+
+    What is damaged stays: it may name another hold. An audit finds it.
+    """
     begin, _ = CLOSED_HOLDS.range()
     due = tx.range(begin, CLOSED_HOLDS.key(now_us // 1_000_000), limit=limit)
-    for key, _ in due:
+    intact = [key for key, value in due if is_intact(key, value)]
+    for key in intact:
         _, account_id, number = CLOSED_HOLDS.parts(key)
         tx.clear(HOLDS.key(account_id, number))
         tx.clear(key)
-    return len(due)
+    return len(intact)
 
 
 def keys(account_id: str, hold_id: str) -> tuple[bytes, ...]:
@@ -143,10 +150,24 @@ def keys(account_id: str, hold_id: str) -> tuple[bytes, ...]:
 def known_hold(account: Account, hold_id: str) -> tuple[int, Hold]:
     """A hold or lease in any state, and its number; raises ``HoldNotFoundError``."""
     number = hold_number(account.account_id, hold_id)
-    stored = None if number is None else account.tx.get(HOLDS.key(account.account_id, number))
-    if number is None or stored is None:
+    hold = None if number is None else stored_hold(account.tx, account.account_id, number)
+    if number is None or hold is None:
         raise HoldNotFoundError
-    return number, decode_hold(stored)
+    return number, hold
+
+
+def due_hold(key: bytes, value: bytes) -> tuple[int, int]:
+    """When a hold expires, and its number, by a record of HOLD_EXPIRIES."""
+    unsealed(key, value)
+    _, expire_us, number = HOLD_EXPIRIES.parts(key)
+    return int(expire_us), int(number)
+
+
+def stored_hold(tx: ReadTransaction, account_id: str, number: int) -> Hold | None:
+    """A hold by its number."""
+    key = HOLDS.key(account_id, number)
+    stored = tx.get(key)
+    return None if stored is None else decode_hold(key, stored)
 
 
 def open_hold_of(account: Account, hold_id: str) -> tuple[int, Hold]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from services.credits.records import LOTS, NEVER_US, OVERDRAFT_LOT, Lot, Purse, decode_lot
 from services.store.port import ReadTransaction, Transaction
-from services.store.records import changed, encode
+from services.store.records import changed, sealed_record
 
 HEAD_LOTS = 16
 """How many lots stand in the purse at most."""
@@ -34,7 +34,7 @@ class Shelf(NamedTuple):
     def lots(self, tx: ReadTransaction, limit: int = 0) -> tuple[Lot, ...]:
         """The lots of the tail in spend order; ``limit`` 0 means all."""
         begin, end = LOTS.range(self.account_id, self.currency)
-        return tuple(decode_lot(value) for _, value in tx.range(begin, end, limit=limit))
+        return tuple(decode_lot(key, value) for key, value in tx.range(begin, end, limit=limit))
 
 
 def put(tx: Transaction, shelf: Shelf, purse: Purse, lot: Lot) -> None:
@@ -106,7 +106,7 @@ def withdraw(tx: Transaction, shelf: Shelf, purse: Purse, wanted: Lot) -> int:
         return 0
     tx.clear(key)
     purse.tail -= 1
-    remaining = decode_lot(stored).remaining
+    remaining = decode_lot(key, stored).remaining
     purse.available -= remaining
     return remaining
 
@@ -154,8 +154,8 @@ def _shelve(tx: Transaction, shelf: Shelf, lot: Lot) -> int:
     key = shelf.key(lot)
     there = tx.get(key)
     if there is not None:
-        lot = changed(lot, remaining=lot.remaining + decode_lot(there).remaining)
-    tx.set(key, encode(lot))
+        lot = changed(lot, remaining=lot.remaining + decode_lot(key, there).remaining)
+    tx.set(key, sealed_record(key, lot))
     return 1 if there is None else 0
 
 

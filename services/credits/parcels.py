@@ -31,7 +31,7 @@ from services.store.errors import (
     StoreUnavailableError,
 )
 from services.store.port import Committed, Operation, Store, Transaction
-from services.store.records import encode
+from services.store.records import encode, unsealed
 from services.store.requests import RequestRecords, answer_in
 
 GROUPS = 4
@@ -284,7 +284,7 @@ class Parcel:
         wallets = dict(zip(self.accounts, stored[:count], strict=True))
         for request, key, found in zip(self.debits, self._keys, stored[count:], strict=True):
             # A request may be in a parcel twice.
-            record = made.get(key) if found is None else found
+            record = made.get(key) if found is None else unsealed(key, found)
             try:
                 if record is not None:
                     earlier = answer_in(record, request.request_id, request.fingerprint)
@@ -339,11 +339,10 @@ class Parcel:
 
     def _opened(self, tx: Transaction, account_id: str, stored: bytes | None) -> Account:
         """The account, settled up to now, or (still due then) a part of the way."""
-        wallet = wallet_in(stored)
+        wallet = wallet_in(wallet_key(account_id), stored)
         account = Account(tx, account_id, self.now_us, wallet)
         if wallet.agenda_us <= self.now_us:
-            terms = self._terms
-            catch_up(account, terms.keep_us + terms.requests.ahead_us(self.now_us))
+            catch_up(account, self._terms.keep_us)
         return account
 
 

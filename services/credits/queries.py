@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from services.credits.account import DAY_US, load_wallet
+from services.credits.entries import checked_entries
 from services.credits.errors import AmountOutOfRangeError
 from services.credits.grants import recurring
 from services.credits.lots import Shelf
@@ -20,7 +21,6 @@ from services.credits.records import (
     Lot,
     Purse,
     Usage,
-    decode_entry,
     decode_usage,
 )
 from services.credits.settlement import SettlementDueError
@@ -94,17 +94,18 @@ def balance(tx: ReadTransaction, *, account_id: str, currency: str) -> BalanceVi
 def entries(
     tx: ReadTransaction, *, account_id: str, size: int, token: str, newest_first: bool
 ) -> EntryPage:
-    """A page of the ledger; raises ``PageTokenInvalidError`` of the store."""
+    """A page of the ledger; raises ``PageTokenInvalidError`` of the store.
+
+    And ``OperationTooLargeError`` when ``size`` entries are more than one read may hold.
+    """
     listing = Listing("credits.entries", account_id, "newest" if newest_first else "oldest")
     bounds = ENTRIES.range(account_id)
     page, next_token = read_page(
         tx, listing, bounds, size=size, token=token, newest_first=newest_first
     )
-    found = []
-    for key, value in page:
-        _, number = ENTRIES.parts(key)
-        found.append((int(number), decode_entry(value)))
-    return EntryPage(found, next_token)
+    ascending = reversed(page) if newest_first else page
+    found = [(number, entry) for _, number, entry in checked_entries(tx, ascending)]
+    return EntryPage(found[::-1] if newest_first else found, next_token)
 
 
 class UsageTotal:
@@ -140,7 +141,7 @@ class UsageTotal:
                 raise AmountOutOfRangeError(
                     f"The usage has more than {USAGE_LINES} lines: ask for less time"
                 )
-            sums, more = self._sums.get(line, Usage()), decode_usage(value)
+            sums, more = self._sums.get(line, Usage()), decode_usage(key, value)
             quantity = sums.quantity + more.quantity
             if quantity > MAX_AMOUNT:
                 raise AmountOutOfRangeError(

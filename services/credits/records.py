@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Final
 
 from services.store.keys import Subspace
-from services.store.records import Record, WorkingRecord, decoder
+from services.store.records import Record, WorkingRecord, decoder, sealed_decoder
 
 MAX_AMOUNT: Final = 2**63 - 1
 NEVER_US: Final = 2**63 - 1
@@ -320,12 +320,12 @@ ALLOWANCES: Final = Subspace(FAMILY, "ua")
 AGENDA: Final = Subspace(FAMILY, "a")
 """(agenda_us, account): when to look at which account without being asked"""
 
-decode_wallet: Final = decoder(Wallet)
-decode_lot: Final = decoder(Lot)
-decode_hold: Final = decoder(Hold)
-decode_grant: Final = decoder(GrantTerms)
-decode_refunded: Final = decoder(Refunded)
-decode_usage: Final = decoder(Usage)
+decode_wallet: Final = sealed_decoder(Wallet)
+decode_lot: Final = sealed_decoder(Lot)
+decode_hold: Final = sealed_decoder(Hold)
+decode_grant: Final = sealed_decoder(GrantTerms)
+decode_refunded: Final = sealed_decoder(Refunded)
+decode_usage: Final = sealed_decoder(Usage)
 decode_answer: Final = decoder(Answer)
 
 _decode_entry = decoder(Entry)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from services.credits import lots
 from services.credits.account import Account
+from services.credits.entries import entry_of
 from services.credits.errors import EntryNotFoundError, RefundExceedsEntryError
 from services.credits.names import entry_number
 from services.credits.records import (
@@ -25,12 +26,11 @@ from services.credits.records import (
     Lot,
     RefillPeriod,
     Refunded,
-    decode_entry,
     decode_refunded,
 )
 from services.credits.recurrence import boundary_us
 from services.credits.returns import Origin, give_back
-from services.store.records import changed, encode
+from services.store.records import changed, sealed_record
 
 REFUNDABLE = {EntryKind.DEBIT, EntryKind.CAPTURE}
 
@@ -67,7 +67,7 @@ def refund(account: Account, request: Refund) -> Answer:
     ``RefundExceedsEntryError``.
     """
     number = entry_number(request.entry_id)
-    entry = None if number is None else entry_of(account, number)
+    entry = None if number is None else entry_of(account.tx, account.account_id, number)
     if number is None or entry is None or entry.kind not in REFUNDABLE:
         raise EntryNotFoundError
     before = refunded_of(account, number)
@@ -102,7 +102,8 @@ def reverse(
         metered = changed(entry.metered, quantity=quantity)
         account.unmeter(metered, currency, amount)
     after = Refunded(before.amount + amount, before.quantity + quantity)
-    account.tx.set(REFUNDS.key(account.account_id, number), encode(after))
+    key = REFUNDS.key(account.account_id, number)
+    account.tx.set(key, sealed_record(key, after))
     returned = list(_last_taken(account, reversal))
     grant, sources = lots.sources(returned)
     enter = partial(
@@ -121,16 +122,11 @@ def reverse(
     return give_back(account, currency, returned, Origin.SPENT, enter, account.now_us)
 
 
-def entry_of(account: Account, number: int) -> Entry | None:
-    """An entry of an account by its number."""
-    stored = account.tx.get(ENTRIES.key(account.account_id, number))
-    return None if stored is None else decode_entry(stored)
-
-
 def refunded_of(account: Account, number: int) -> Refunded:
     """What of an entry was refunded already."""
-    stored = account.tx.get(REFUNDS.key(account.account_id, number))
-    return Refunded(0) if stored is None else decode_refunded(stored)
+    key = REFUNDS.key(account.account_id, number)
+    stored = account.tx.get(key)
+    return Refunded(0) if stored is None else decode_refunded(key, stored)
 
 
 def _last_taken(account: Account, reversal: Reversal) -> Iterator[Lot]:

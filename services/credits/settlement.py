@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from services.credits.account import Account
 from services.credits.grants import refill_next
-from services.credits.holds import expire
-from services.credits.records import HOLD_EXPIRIES, HOLDS, NEVER_US, decode_hold
+from services.credits.holds import due_hold, expire, stored_hold
+from services.credits.records import HOLD_EXPIRIES, NEVER_US
 from services.store.port import Transaction
 
 STEPS = 400
@@ -66,17 +66,14 @@ def _expire_holds(account: Account, steps: int, keep_us: int, until_us: int) -> 
     """Settles holds in the order of their expiry, at least one; says how many steps that took."""
     taken = 0
     begin, end = HOLD_EXPIRIES.range(account.account_id)
-    for key, _ in account.tx.range(begin, end, limit=steps + 1):
-        _, expire_us, number = HOLD_EXPIRIES.parts(key)
-        if not isinstance(expire_us, int) or not isinstance(number, int):
-            raise TypeError(f"not a hold's expiry: {key!r}")
+    for key, value in account.tx.range(begin, end, limit=steps + 1):
+        expire_us, number = due_hold(key, value)
         if expire_us > until_us or taken >= steps:
             account.wallet.holds_us = expire_us
             return taken
-        stored = account.tx.get(HOLDS.key(account.account_id, number))
-        if stored is None:
+        hold = stored_hold(account.tx, account.account_id, number)
+        if hold is None:
             raise LookupError(f"hold {number} of {account.account_id} is gone")
-        hold = decode_hold(stored)
         expire(account, number, hold, keep_us, until_us)
         taken += 1 + len(hold.lots)
     account.wallet.holds_us = NEVER_US

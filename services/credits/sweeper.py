@@ -15,7 +15,7 @@ from services.credits.records import AGENDA
 from services.process.logs import get_logger
 from services.store.errors import StoreError
 from services.store.port import Operation, Store
-from services.store.retention import Retention
+from services.store.records import is_intact
 
 ACCOUNTS_AT_ONCE = 50
 HOLDS_AT_ONCE = 500
@@ -27,11 +27,7 @@ _log = get_logger(__name__)
 class Sweeper:
     """Looks at what is due."""
 
-    def __init__(
-        self, store: Store, ledger: Ledger, now_us: Clock, retention: Retention | None = None
-    ) -> None:
-        """``retention``: by which closed holds are kept; else by ``now_us``."""
-        self._retention = retention
+    def __init__(self, store: Store, ledger: Ledger, now_us: Clock) -> None:
         self._store = store
         self._ledger = ledger
         self._now_us = now_us
@@ -52,21 +48,21 @@ class Sweeper:
         due = await self._due(begin, now_us)
         while due:
             async with asyncio.TaskGroup() as accounts:
-                for key in due:
-                    accounts.create_task(self._settle(str(AGENDA.parts(key)[1])))
-            due = await self._due(due[-1] + b"\x00", now_us)
-        retention = self._retention
-        kept_us = now_us if retention is None else retention.past_us
-        forget = Operation(partial(holds.forget_closed, now_us=kept_us, limit=HOLDS_AT_ONCE))
+                for key, value in due:
+                    if is_intact(key, value):
+                        accounts.create_task(self._settle(str(AGENDA.parts(key)[1])))
+                    else:
+                        _log.error("agenda_damaged", key=repr(key))
+            due = await self._due(due[-1][0] + b"\x00", now_us)
+        forget = Operation(partial(holds.forget_closed, now_us=now_us, limit=HOLDS_AT_ONCE))
         while (await self._store.commit(forget)).result == HOLDS_AT_ONCE:
             pass
 
-    async def _due(self, begin: bytes, now_us: int) -> list[bytes]:
+    async def _due(self, begin: bytes, now_us: int) -> list[tuple[bytes, bytes]]:
         end = AGENDA.key(now_us + 1)
-        pairs = (
+        return (
             await self._store.read(lambda tx: tx.range(begin, end, limit=ACCOUNTS_AT_ONCE))
         ).result
-        return [key for key, _ in pairs]
 
     async def _settle(self, account_id: str) -> None:
         try:

@@ -47,5 +47,16 @@ class RequestIdReusedError(StoreError):
     """A request id was used for a different request (see ``requests``); nothing was written."""
 
 
+class RecordDamagedError(StoreError):
+    """A stored record is not what was written (see ``records``); nothing was made of it.
+
+    Never an answer to a caller: a fault of the service, whose log names the record.
+    """
+
+    def __init__(self, key: bytes, what: str = "its checksum is wrong") -> None:
+        super().__init__(f"the record at {key!r} is damaged: {what}")
+        self.key = key
+
+
 class PageTokenInvalidError(StoreError):
     """A page token is not one that the listing gave (see ``pages``)."""

@@ -36,10 +36,10 @@ class Overlay(Layer):
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """As the port says."""
         for key in keys:
-            _check_key(key)
+            if not 0 < len(key) <= MAX_KEY_BYTES or key >= KEY_END:
+                _check_key(key)
         values = super().get_many(keys)
-        for key, value in zip(keys, values, strict=True):
-            self._count(key, value)
+        self._grow(sum(map(len, keys)) + sum([len(value) for value in values if value]))
         return values
 
     def range(
@@ -55,9 +55,17 @@ class Overlay(Layer):
 
     def set(self, key: bytes, value: bytes) -> None:
         """As the port says."""
-        _check_key(key)
-        self._count(key, value)
-        super().set(key, value)
+        # Written out, as every debit comes here several times.
+        key_bytes, value_bytes = len(key), len(value)
+        if not 0 < key_bytes <= MAX_KEY_BYTES or key >= KEY_END:
+            _check_key(key)
+        self.size_bytes += key_bytes + value_bytes
+        if value_bytes > MAX_VALUE_BYTES or self.size_bytes > MAX_OPERATION_BYTES:
+            self._refuse_size(value_bytes)
+        if self._written is None and not self._prefixes and not self.deltas:
+            self.values[key] = value
+        else:
+            super().set(key, value)
 
     def clear(self, key: bytes) -> None:
         """As the port says."""
@@ -85,16 +93,10 @@ class Overlay(Layer):
         super().append(prefix, value)
 
     def _count(self, key: bytes, value: bytes | None) -> None:
-        size = len(key)
-        if value is not None:
-            if len(value) > MAX_VALUE_BYTES:
-                raise OperationTooLargeError(
-                    f"a value has at most {MAX_VALUE_BYTES} bytes, not {len(value)}"
-                )
-            size += len(value)
-        self.size_bytes += size
-        if self.size_bytes > MAX_OPERATION_BYTES:
-            self._grow(0)
+        value_bytes = 0 if value is None else len(value)
+        self.size_bytes += len(key) + value_bytes
+        if value_bytes > MAX_VALUE_BYTES or self.size_bytes > MAX_OPERATION_BYTES:
+            self._refuse_size(value_bytes)
 
     def _grow(self, size_bytes: int) -> None:
         self.size_bytes += size_bytes
@@ -102,6 +104,13 @@ class Overlay(Layer):
             raise OperationTooLargeError(
                 f"an operation reads and writes at most {MAX_OPERATION_BYTES} bytes"
             )
+
+    def _refuse_size(self, value_bytes: int) -> None:
+        if value_bytes > MAX_VALUE_BYTES:
+            raise OperationTooLargeError(
+                f"a value has at most {MAX_VALUE_BYTES} bytes, not {value_bytes}"
+            )
+        self._grow(0)
 
     def _refuse(self) -> None:
         raise AppendedRangeError("an operation cannot read or clear what it appended itself")

@@ -3,14 +3,21 @@
 Format: MessagePack arrays, the fields in the order of their declaration. So a record may grow:
 fields added at the end with a default are absent in old bytes and ignored by old readers. Fields
 are never removed, moved or given another type.
+
+A service that must not work with damaged data seals its records: behind the value stands a checksum
+of CHECK_BYTES, the CRC-32 of the key and the value, little-endian. It finds every flipped byte, and
+a record that stands at another key than it was written to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
+from zlib import crc32
 
 import msgspec
+
+from services.store.errors import RecordDamagedError
 
 R = TypeVar("R")
 
@@ -42,6 +49,51 @@ def decoder(kind: type[R]) -> Callable[[bytes], R]:
     It raises ``RecordInvalidError`` for bytes that are no such record.
     """
     return msgspec.msgpack.Decoder(kind).decode
+
+
+CHECK_BYTES: Final = 4
+_INTACT: Final = 0x2144DF1C
+"""The CRC-32 of anything that ends with its own CRC-32."""
+
+
+def sealed(key: bytes, value: bytes) -> bytes:
+    """A value with the checksum that it has at a key."""
+    return value + crc32(key + value).to_bytes(CHECK_BYTES, "little")
+
+
+def is_intact(key: bytes, stored: bytes) -> bool:
+    """Whether what stands at a key was sealed for it and is undamaged."""
+    return crc32(key + stored) == _INTACT
+
+
+def unsealed(key: bytes, stored: bytes) -> bytes:
+    """The value in what stands at a key; raises ``RecordDamagedError``."""
+    if crc32(key + stored) != _INTACT:
+        raise RecordDamagedError(key)
+    return stored[:-CHECK_BYTES]
+
+
+def sealed_record(key: bytes, record: Record | WorkingRecord) -> bytes:
+    """The bytes of a record with the checksum that it has at a key."""
+    encoded = encode(record)
+    return encoded + crc32(key + encoded).to_bytes(CHECK_BYTES, "little")
+
+
+def sealed_decoder(kind: type[R]) -> Callable[[bytes, bytes], R]:
+    """What turns a key, and what ``sealed_record`` made for it, back into a ``kind``.
+
+    It raises ``RecordDamagedError``.
+    """
+    decode = decoder(kind)
+
+    def decode_sealed(key: bytes, stored: bytes) -> R:
+        value = unsealed(key, stored)
+        try:
+            return decode(value)
+        except (RecordInvalidError, UnicodeDecodeError) as error:
+            raise RecordDamagedError(key, str(error)) from error
+
+    return decode_sealed
 
 
 RecordInvalidError = msgspec.DecodeError

@@ -8,7 +8,7 @@ What the answer's bytes mean is the service's business. An answer must hold no s
 
 Stored: a record's key ends with the id, or with the beginning of a long one and a digest; so ids
 that callers count up, or begin with the time, stand together and are cheap to write. Its value is a
-fingerprint of FINGERPRINT_BYTES and then the answer. The index has a key for up to INDEXED records
+fingerprint of FINGERPRINT_BYTES, then the answer. The index has a key for up to INDEXED records
 that were made together: the second in which they may go, then how the key of the first one ends;
 its value says of each other one how its key ends, with the length before it.
 """
@@ -24,7 +24,7 @@ from typing import NoReturn
 from services.store.errors import RequestIdReusedError, StoreError
 from services.store.keys import Part, Subspace
 from services.store.port import Operation, Store, Transaction
-from services.store.retention import Retention
+from services.store.records import CHECK_BYTES, is_intact, sealed, unsealed
 
 FINGERPRINT_BYTES = 12
 SHORT_BYTES = 24
@@ -54,14 +54,10 @@ def fingerprint(method: str, content: bytes) -> bytes:
 class RequestRecords:
     """The records of one service; an id is used once in all its methods and accounts."""
 
-    __slots__ = ("_expiries", "_keep_s", "_prefix", "retention")
+    __slots__ = ("_expiries", "_keep_s", "_prefix")
 
-    def __init__(self, *subspace: Part, keep_s: int, retention: Retention | None = None) -> None:
-        """``keep_s``: for how many seconds at least a record is kept.
-
-        By ``retention``, which no jump of a clock concerns; or else by the times of the callers.
-        """
-        self.retention = retention
+    def __init__(self, *subspace: Part, keep_s: int) -> None:
+        """``keep_s``: for how many seconds at least a record is kept."""
         self._prefix = Subspace(*subspace, "r").prefix
         self._expiries = Subspace(*subspace, "x").prefix
         self._keep_s = keep_s
@@ -80,8 +76,9 @@ class RequestRecords:
         ``content`` is its ``fingerprint``. Raises ``RequestIdReusedError`` when the id was used for
         another request.
         """
-        record = tx.get(self.key(request_id))
-        return None if record is None else answer_in(record, request_id, content)
+        key = self.key(request_id)
+        stored = tx.get(key)
+        return None if stored is None else answer_in(unsealed(key, stored), request_id, content)
 
     def remember(
         self, tx: Transaction, request_id: str, content: bytes, answer: bytes, *, now_us: int
@@ -92,19 +89,15 @@ class RequestRecords:
     def remember_all(self, tx: Transaction, records: Mapping[bytes, bytes], *, now_us: int) -> None:
         """Writes new records: by the ``key`` of its id, each fingerprint with its answer behind."""
         for key, record in records.items():
-            tx.set(key, record)
-        now_us += self.ahead_us(now_us)
+            tx.set(key, sealed(key, record))
         # Rounded up, so that a record is never kept for less than was promised.
         expires_s = -(-now_us // 1_000_000) + self._keep_s
         names = [key[len(self._prefix) :] for key in records]
         due = self._due(expires_s)
         for start in range(0, len(names), INDEXED):
             others = [bytes((len(name),)) + name for name in names[start + 1 : start + INDEXED]]
-            tx.set(due + names[start], b"".join(others))
-
-    def ahead_us(self, now_us: int) -> int:
-        """How far the time by which records are kept is ahead of ``now_us``; negative: behind."""
-        return 0 if self.retention is None else self.retention.now_us() - now_us
+            key = due + names[start]
+            tx.set(key, sealed(key, b"".join(others)))
 
     def once(
         self,
@@ -140,7 +133,10 @@ class RequestRecords:
             part = min(_SWEEP_PART, limit - removed)
             pairs = tx.range(begin, end, limit=part)
             for key, others in pairs:
-                for name in (key[names_at:], *_split(others)):
+                if not is_intact(key, others):
+                    continue  # It may name records whose time has not come: an audit finds it.
+                names = others[:-CHECK_BYTES]
+                for name in (key[names_at:], *_split(names)):
                     tx.clear(self._prefix + name)
                     removed += 1
                 tx.clear(key)
@@ -150,6 +146,19 @@ class RequestRecords:
                 break
             begin = pairs[-1][0] + b"\x00"
         return removed
+
+    def bounds(self) -> tuple[bytes, bytes]:
+        """Between which keys the records are, for one who checks them all."""
+        return self._prefix, self._prefix + b"\xff"
+
+    def index_bounds(self) -> tuple[bytes, bytes]:
+        """Between which keys the index is."""
+        return self._expiries, self._expiries + b"\xff"
+
+    def named(self, key: bytes, value: bytes) -> list[bytes]:
+        """The keys of the records that a record of the index names."""
+        first = key[len(self._expiries) + _SECOND_BYTES :]
+        return [self._prefix + name for name in (first, *_split(unsealed(key, value)))]
 
     def _due(self, second: int) -> bytes:
         return self._expiries + second.to_bytes(_SECOND_BYTES, "big")
@@ -177,10 +186,9 @@ async def sweep_for_ever(
     """
     while True:
         try:
-            removed, retention = SWEEP_LIMIT, records.retention
-            until_us = now_us() if retention is None else await retention.advance(store)
+            removed = SWEEP_LIMIT
             while removed >= SWEEP_LIMIT:
-                sweep = Operation(partial(records.sweep, now_us=until_us))
+                sweep = Operation(partial(records.sweep, now_us=now_us()))
                 removed = (await store.commit(sweep)).result
         except StoreError as error:
             failed(error)

@@ -151,8 +151,8 @@ def _check(tx: ReadTransaction, account_id: str) -> None:
     wallet = load_wallet(tx, account_id)
     held: Counter[str] = Counter()
     opened = 0
-    for _, value in tx.range(*HOLDS.range(account_id)):
-        hold = decode_hold(value)
+    for key, value in tx.range(*HOLDS.range(account_id)):
+        hold = decode_hold(key, value)
         assert sum(lot.remaining for lot in hold.lots) == hold.remaining
         held[hold.currency] += hold.remaining
         opened += hold.state == HoldState.OPEN

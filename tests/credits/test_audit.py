@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from services.credits.records import (
     LOTS,
     REFUNDS,
     USAGE,
-    WALLETS,
     decode_grant,
     decode_hold,
     decode_lot,
@@ -37,7 +35,7 @@ from services.store.errors import PageTokenInvalidError
 from services.store.keys import Subspace
 from services.store.open import open_store
 from services.store.port import Operation, Transaction
-from services.store.records import changed, encode
+from services.store.records import changed, sealed_record
 from tests.credits.test_any_course import Course
 from tests.support.credit_service import Account, Clock, CreditService, metered
 
@@ -134,7 +132,7 @@ def _purse_amount(name: str) -> Sabotage:
         wallet = load_wallet(tx, "bob")
         purse = wallet.purses["credit"]
         setattr(purse, name, getattr(purse, name) + 1)
-        tx.set(wallet_key("bob"), encode(wallet))
+        tx.set(wallet_key("bob"), sealed_record(wallet_key("bob"), wallet))
 
     return change
 
@@ -162,16 +160,17 @@ async def test_a_changed_lot_of_the_head_is_found(busy: CreditService) -> None:
     def change(tx: Transaction) -> None:
         wallet = load_wallet(tx, "bob")
         wallet.purses["credit"].head[0].remaining += 1
-        tx.set(wallet_key("bob"), encode(wallet))
+        tx.set(wallet_key("bob"), sealed_record(wallet_key("bob"), wallet))
 
     assert (await _sabotaged(busy, change)).field == "remaining"
 
 
-def _record(subspace: Subspace, decode: Callable[[bytes], Any], field: str) -> Sabotage:
+def _record(subspace: Subspace, decode: Callable[[bytes, bytes], Any], field: str) -> Sabotage:
     def change(tx: Transaction) -> None:
         key, value = tx.range(*subspace.range("bob"), limit=1)[0]
-        record = decode(value)
-        tx.set(key, encode(changed(record, **{field: getattr(record, field) + 1})))
+        record = decode(key, value)
+        after = changed(record, **{field: getattr(record, field) + 1})
+        tx.set(key, sealed_record(key, after))
 
     return change
 
@@ -192,7 +191,7 @@ def _record(subspace: Subspace, decode: Callable[[bytes], Any], field: str) -> S
 async def test_a_changed_record_is_found(
     busy: CreditService,
     subspace: Subspace,
-    decode: Callable[[bytes], Any],
+    decode: Callable[[bytes, bytes], Any],
     field: str,
 ) -> None:
     difference = await _sabotaged(busy, _record(subspace, decode, field))
@@ -200,7 +199,7 @@ async def test_a_changed_record_is_found(
 
 
 @pytest.mark.parametrize("subspace", [LOTS, HOLDS, GRANTS, REFUNDS, USAGE])
-async def test_a_missing_or_unreadable_record_is_found(
+async def test_a_missing_or_damaged_record_is_found(
     busy: CreditService, subspace: Subspace
 ) -> None:
     def damage(tx: Transaction) -> None:
@@ -210,7 +209,7 @@ async def test_a_missing_or_unreadable_record_is_found(
     key, value = pairs[0]
     assert (await _sabotaged(busy, lambda tx: tx.clear(key))).account_id == "bob"
     await busy.store.commit(Operation(lambda tx: tx.set(key, value)))
-    assert "cannot be read" in (await _sabotaged(busy, damage)).message
+    assert "is damaged" in (await _sabotaged(busy, damage)).message
 
 
 async def test_a_missing_entry_is_found(busy: CreditService) -> None:
@@ -242,34 +241,6 @@ async def test_records_without_a_wallet_are_found(busy: CreditService, bob: Acco
 async def test_an_account_that_nobody_would_look_at_is_found(busy: CreditService) -> None:
     difference = await _sabotaged(busy, lambda tx: tx.clear_range(*AGENDA.range()))
     assert difference.field == "agenda"
-
-
-async def test_no_flipped_byte_of_a_record_breaks_the_audit_off(busy: CreditService) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown with a failure)
-    dice = random.Random(seed)
-    for section in (WALLETS, ENTRIES, LOTS, HOLDS, GRANTS, REFUNDS, USAGE) * 20:
-        pairs = (await busy.store.read(lambda tx, of=section: tx.range(*of.range()))).result  # type: ignore[misc]  # mypy cannot infer a default's type
-        key, value = dice.choice(pairs)
-        damaged = _flipped(value, dice)
-        await busy.store.commit(Operation(partial(_set, key=key, value=damaged)))
-        last = (await _audit(busy))[-1]
-        if last.done:  # a field that no entry tells, or another spelling of the same number
-            assert section is not ENTRIES, key
-            assert section is not REFUNDS or decode_refunded(damaged) == decode_refunded(value)
-            assert section is not USAGE or decode_usage(damaged) == decode_usage(value)
-        else:
-            assert last.difference.message
-        await busy.store.commit(Operation(partial(_set, key=key, value=value)))
-
-
-@pytest.mark.parametrize("subspace", [WALLETS, HOLDS, GRANTS])
-async def test_text_that_is_no_text_is_found(busy: CreditService, subspace: Subspace) -> None:
-    pairs = (await busy.store.read(lambda tx: tx.range(*subspace.range(), limit=1))).result
-    key, value = pairs[0]
-    damaged = value.replace(b"credit", b"cr\xffdit")
-    difference = await _sabotaged(busy, partial(_set, key=key, value=damaged))
-    assert "cannot be read" in difference.message
 
 
 async def test_any_flipped_byte_of_an_entry_is_found(
@@ -312,7 +283,3 @@ def _flipped(value: bytes, dice: random.Random) -> bytes:
     """The value with one byte changed."""
     at = dice.randrange(len(value))
     return value[:at] + bytes([value[at] ^ dice.randrange(1, 256)]) + value[at + 1 :]
-
-
-def _set(tx: Transaction, *, key: bytes, value: bytes) -> None:
-    tx.set(key, value)
