@@ -75,7 +75,6 @@ class Ledger:
         self._tariff = tariff
         self._requests = requests
         self._keep_us = keep_s * 1_000_000
-        self._hold_terms = HoldTerms(tariff, self._keep_us)
         self._now_us = now_us
         self._debit_terms = DebitTerms(tariff, requests, self._keep_us, now_us)
         self._parcels = Parcels(store, self._debit_terms, self._settle, self.watches)
@@ -104,7 +103,7 @@ class Ledger:
 
     async def capture(self, request: Capture) -> Applied:
         """Debits a hold."""
-        work = partial(capture, request=request, terms=self._hold_terms)
+        work = partial(capture, request=request, terms=self._hold_terms())
         reads = holds.keys(request.account_id, request.hold_id)
         return await self._apply(request, work, reads, request.price)
 
@@ -120,13 +119,13 @@ class Ledger:
 
     async def settle_lease(self, request: SettleLease) -> Applied:
         """Captures what the owner of a lease spent."""
-        work = partial(settle_lease, request=request, terms=self._hold_terms)
+        work = partial(settle_lease, request=request, terms=self._hold_terms())
         reads = holds.keys(request.account_id, request.hold_id)
         return await self._apply(request, work, reads)
 
     async def release(self, request: Release) -> Applied:
         """Gives a hold back."""
-        work = partial(release, request=request, terms=self._hold_terms)
+        work = partial(release, request=request, terms=self._hold_terms())
         reads = holds.keys(request.account_id, request.hold_id)
         return await self._apply(request, work, reads)
 
@@ -238,13 +237,14 @@ class Ledger:
         price: Price = 0,
     ) -> Applied:
         now_us = self._now_us()
+        keep_us = self._kept_us(now_us)
         account_id = request.account_id
 
         def run(tx: Transaction) -> tuple[Answer, bool]:
             earlier = self._requests.replay(tx, request.request_id, request.fingerprint)
             if earlier is not None:
                 return decode_answer(earlier), True
-            account = opened(tx, account_id, now_us=now_us, keep_us=self._keep_us)
+            account = opened(tx, account_id, now_us=now_us, keep_us=keep_us)
             answer = work(account)
             account.save()
             self._remember(tx, request, answer, now_us)
@@ -274,12 +274,22 @@ class Ledger:
 
     async def _settle(self, account_id: str, now_us: int) -> None:
         run = partial(
-            settlement.settle, account_id=account_id, now_us=now_us, keep_us=self._keep_us
+            settlement.settle,
+            account_id=account_id,
+            now_us=now_us,
+            keep_us=self._kept_us(now_us),
         )
         operation = Operation(run, group_of(account_id), (wallet_key(account_id),))
         while not (await self._store.commit(operation)).result:
             pass
         self.watches.changed((account_id,))
+
+    def _kept_us(self, now_us: int) -> int:
+        """How long from ``now_us`` on a hold that is closed then is still known."""
+        return self._keep_us + self._requests.ahead_us(now_us)
+
+    def _hold_terms(self) -> HoldTerms:
+        return HoldTerms(self._tariff, self._kept_us(self._now_us()))
 
     async def _read(
         self, account_id: str, query: Callable[..., T], at_least: int = 0

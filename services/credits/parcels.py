@@ -342,7 +342,8 @@ class Parcel:
         wallet = wallet_in(wallet_key(account_id), stored)
         account = Account(tx, account_id, self.now_us, wallet)
         if wallet.agenda_us <= self.now_us:
-            catch_up(account, self._terms.keep_us)
+            terms = self._terms
+            catch_up(account, terms.keep_us + terms.requests.ahead_us(self.now_us))
         return account
 
 

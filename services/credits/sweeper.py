@@ -16,6 +16,7 @@ from services.process.logs import get_logger
 from services.store.errors import StoreError
 from services.store.port import Operation, Store
 from services.store.records import is_intact
+from services.store.retention import Retention
 
 ACCOUNTS_AT_ONCE = 50
 HOLDS_AT_ONCE = 500
@@ -27,7 +28,11 @@ _log = get_logger(__name__)
 class Sweeper:
     """Looks at what is due."""
 
-    def __init__(self, store: Store, ledger: Ledger, now_us: Clock) -> None:
+    def __init__(
+        self, store: Store, ledger: Ledger, now_us: Clock, retention: Retention | None = None
+    ) -> None:
+        """``retention``: by which closed holds are kept; else by ``now_us``."""
+        self._retention = retention
         self._store = store
         self._ledger = ledger
         self._now_us = now_us
@@ -54,7 +59,9 @@ class Sweeper:
                     else:
                         _log.error("agenda_damaged", key=repr(key))
             due = await self._due(due[-1][0] + b"\x00", now_us)
-        forget = Operation(partial(holds.forget_closed, now_us=now_us, limit=HOLDS_AT_ONCE))
+        retention = self._retention
+        kept_us = now_us if retention is None else retention.past_us
+        forget = Operation(partial(holds.forget_closed, now_us=kept_us, limit=HOLDS_AT_ONCE))
         while (await self._store.commit(forget)).result == HOLDS_AT_ONCE:
             pass
 

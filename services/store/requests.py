@@ -25,6 +25,7 @@ from services.store.errors import RequestIdReusedError, StoreError
 from services.store.keys import Part, Subspace
 from services.store.port import Operation, Store, Transaction
 from services.store.records import CHECK_BYTES, is_intact, sealed, unsealed
+from services.store.retention import Retention
 
 FINGERPRINT_BYTES = 12
 SHORT_BYTES = 24
@@ -54,10 +55,14 @@ def fingerprint(method: str, content: bytes) -> bytes:
 class RequestRecords:
     """The records of one service; an id is used once in all its methods and accounts."""
 
-    __slots__ = ("_expiries", "_keep_s", "_prefix")
+    __slots__ = ("_expiries", "_keep_s", "_prefix", "retention")
 
-    def __init__(self, *subspace: Part, keep_s: int) -> None:
-        """``keep_s``: for how many seconds at least a record is kept."""
+    def __init__(self, *subspace: Part, keep_s: int, retention: Retention | None = None) -> None:
+        """``keep_s``: for how many seconds at least a record is kept.
+
+        By ``retention``, which no jump of a clock concerns; or else by the times of the callers.
+        """
+        self.retention = retention
         self._prefix = Subspace(*subspace, "r").prefix
         self._expiries = Subspace(*subspace, "x").prefix
         self._keep_s = keep_s
@@ -90,6 +95,7 @@ class RequestRecords:
         """Writes new records: by the ``key`` of its id, each fingerprint with its answer behind."""
         for key, record in records.items():
             tx.set(key, sealed(key, record))
+        now_us += self.ahead_us(now_us)
         # Rounded up, so that a record is never kept for less than was promised.
         expires_s = -(-now_us // 1_000_000) + self._keep_s
         names = [key[len(self._prefix) :] for key in records]
@@ -98,6 +104,10 @@ class RequestRecords:
             others = [bytes((len(name),)) + name for name in names[start + 1 : start + INDEXED]]
             key = due + names[start]
             tx.set(key, sealed(key, b"".join(others)))
+
+    def ahead_us(self, now_us: int) -> int:
+        """How far the time by which records are kept is ahead of ``now_us``; negative: behind."""
+        return 0 if self.retention is None else self.retention.now_us() - now_us
 
     def once(
         self,
@@ -186,9 +196,10 @@ async def sweep_for_ever(
     """
     while True:
         try:
-            removed = SWEEP_LIMIT
+            removed, retention = SWEEP_LIMIT, records.retention
+            until_us = now_us() if retention is None else await retention.advance(store)
             while removed >= SWEEP_LIMIT:
-                sweep = Operation(partial(records.sweep, now_us=now_us()))
+                sweep = Operation(partial(records.sweep, now_us=until_us))
                 removed = (await store.commit(sweep)).result
         except StoreError as error:
             failed(error)
