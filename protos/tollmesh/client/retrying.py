@@ -15,6 +15,11 @@ from tollmesh.client.errors import TollmeshError
 from tollmesh.client.options import Retries
 
 
+def left_s(deadline: float | None) -> float | None:
+    """Until a deadline, or None without one; 0 when it has passed."""
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
+
 class Budget:
     """Retries that a client may still make; shared by all its calls and threads."""
 

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from tollmesh.client import errors
 from tollmesh.client.sync_debits import SyncDebits
 from tollmesh.client.batches import PATH
-from tollmesh.client.errors import ClientClosed
+from tollmesh.client.errors import ClientClosed, TollmeshError
 from tollmesh.client.options import Batching, Retries, Tls, channel_options
 from tollmesh.client.retrying import Attempts, Budget
 from tollmesh.credits.v1 import credits_pb2 as pb
@@ -52,7 +52,7 @@ class SyncCalls:
     ) -> Answer:
         """One call with one answer; sent again as ``retrying`` says. Raises TollmeshError."""
         method = self._method(path, answer)
-        attempts = Attempts(self.retries, self.budget, self.deadline(deadline_s))
+        attempts = self.attempts(deadline_s)
         while True:
             try:
                 response: Answer = method(
@@ -62,13 +62,20 @@ class SyncCalls:
                 error = errors.of_rpc(failure)
             else:
                 return response
-            if self._closed:
-                raise ClientClosed
             error.request_id = getattr(request, "request_id", "")
-            pause_s = attempts.pause_s(error)
-            if pause_s is None:
-                raise error
-            time.sleep(pause_s)
+            self.pause(attempts, error)
+
+    def attempts(self, deadline_s: float | None) -> Attempts:
+        """Of a call that begins now, or of one that goes on."""
+        return Attempts(self.retries, self.budget, self.deadline(deadline_s))
+
+    def pause(self, attempts: Attempts, error: TollmeshError) -> None:
+        """Waits before a call is sent again. Raises ``error`` when it is not, and ClientClosed."""
+        self._raise_if_closed()
+        pause_s = attempts.pause_s(error)
+        if pause_s is None:
+            raise error
+        time.sleep(pause_s)
 
     def stream(
         self, path: str, request: Message, answer: type[Answer], deadline_s: float | None
@@ -117,8 +124,7 @@ class SyncCalls:
 
     def channel(self) -> grpc.Channel:
         """The channel; opened by the first call. Raises ClientClosed."""
-        if self._closed:
-            raise ClientClosed
+        self._raise_if_closed()
         if self._channel is None:
             options = channel_options(self._tls)
             if self._tls is None:
@@ -130,6 +136,11 @@ class SyncCalls:
                 PATH, response_deserializer=pb.BatchDebitResponse.FromString
             )
         return self._channel
+
+    def _raise_if_closed(self) -> None:
+        """Tells whoever waits for a channel that was closed."""
+        if self._closed:
+            raise ClientClosed
 
     def _method(self, path: str, answer: type[Message]) -> Any:  # noqa: ANN401 (of any message)
         channel = self.channel()

@@ -8,8 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Iterable
 from datetime import datetime
 
+import grpc
+
 from tollmesh.client import requests
 from tollmesh.client.sync_calls import SyncCalls
+from tollmesh.client.errors import DeadlineExceeded, TollmeshError
+from tollmesh.client.retrying import Attempts, left_s
+from tollmesh.client.watches import Watched
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 _CREDITS = "/tollmesh.credits.v1.CreditService/"
@@ -73,7 +78,13 @@ class SyncReads:
         at_least_version: str = "",
         deadline_s: float | None = None,
     ) -> Iterator[pb.WatchBalanceResponse]:
-        """The balance now and whenever it changed; raises when the stream breaks: watch again."""
+        """The balance now, and again whenever it differs from the message before.
+
+        A stream that breaks is followed by another, at least as fresh; nothing is told twice, and
+        an event is told for each threshold between the message before the break and the first one
+        after it. Raises when the service cannot be reached for the client's deadline, and
+        DeadlineExceeded after ``deadline_s``.
+        """
         request = pb.WatchBalanceRequest(
             account_id=account_id,
             currency=currency,
@@ -82,8 +93,25 @@ class SyncReads:
             thresholds_only=thresholds_only,
         )
         path = f"{_CREDITS}WatchBalance"
-        for answer in self._calls.stream(path, request, pb.WatchBalanceResponse, deadline_s):
-            yield answer
+        watched = Watched(request)
+        ends_at = None if deadline_s is None else self._calls.deadline(deadline_s)
+        attempts: Attempts | None = None
+        while True:
+            try:
+                for answer in self._calls.stream(
+                    path, request, pb.WatchBalanceResponse, left_s(ends_at)
+                ):
+                    attempts = None
+                    news = watched.news(answer)
+                    if news is not None:
+                        yield news
+                error = TollmeshError("the stream ended", code=grpc.StatusCode.UNAVAILABLE)
+            except TollmeshError as broken:
+                error = broken
+            if left_s(ends_at) == 0:
+                raise DeadlineExceeded
+            attempts = attempts or self._calls.attempts(None)
+            self._calls.pause(attempts, error)
 
     def usage(
         self,

@@ -22,6 +22,8 @@ _RULES = (
     (r"\nimport grpc\.aio\n", "\n"),
     (r"grpc\.aio\.", "grpc."),
     (r"asyncio\.sleep", "time.sleep"),
+    (r" +except asyncio\.CancelledError:\n.*?\n +raise\n", ""),
+    (r"; grpc\.aio cancels them", ""),
     (r"\basync (def|for|with) ", r"\1 "),
     (r"\bawait ", ""),
     (r"__a(enter|exit)__", r"__\1__"),
