@@ -8,7 +8,14 @@ from typing import NamedTuple
 from services.credits import lots
 from services.credits.account import Account
 from services.credits.errors import invalid
-from services.credits.records import ALLOWANCES, Answer, EntryKind, Metered, Purse
+from services.credits.records import (
+    ALLOWANCES,
+    NEVER_US,
+    Answer,
+    EntryKind,
+    Metered,
+    Purse,
+)
 from services.credits.tariff import Rates, Tariff, cost
 
 DEFAULT_CURRENCY = "credit"
@@ -67,22 +74,22 @@ def debit(account: Account, request: Debit, tariff: Tariff) -> Answer:
     lot.remaining -= amount
     purse.available -= amount
     purse.spent += amount
-    number = account.append_entry(
-        (
-            _DEBIT,
-            currency,
-            amount,
-            purse.available,
-            purse.held,
-            account.now_us,
-            request.request_id,
-            0,
-            lot.number if amount else 0,
-            metered,
-            request.resource,
-        )
+    fields: tuple[object, ...] = (
+        _DEBIT,
+        currency,
+        amount,
+        purse.available,
+        purse.held,
+        account.now_us,
+        request.request_id,
+        0,
+        lot.number if amount else 0,
+        metered,
+        request.resource,
     )
-    return _answer(purse, number, amount, currency)
+    if account.wallet.refills_us != NEVER_US and amount:  # a refund must know the period
+        fields += (0, 0, 0, ((lot.number, amount, lot.expire_us),), 0)
+    return _answer(purse, account.append_entry(fields), amount, currency)
 
 
 def _answer(purse: Purse, number: int, amount: int, currency: str) -> Answer:

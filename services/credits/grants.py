@@ -222,7 +222,7 @@ def _refill(account: Account, number: int) -> None:
         account.enter(EntryKind.EXPIRE_GRANT, currency, left - kept, grant=number)
     account.receive(currency, changed(lot, remaining=added))
     entry = account.enter(EntryKind.REFILL_GRANT, currency, added, grant=number)
-    account.set_grant_terms(number, changed(terms, refilled=entry))
+    account.set_grant_terms(number, changed(terms, refilled=entry, added=kept + added))
     _schedule(account, number, terms)
 
 

@@ -17,8 +17,8 @@ from services.store.records import changed, sealed_record
 HEAD_LOTS = 16
 """How many lots stand in the purse at most."""
 
-Sources = tuple[tuple[int, int], ...]
-"""Numbers of grants and amounts."""
+Sources = tuple[tuple[int, ...], ...]
+"""Numbers of grants, amounts, and when the credit expires, if it does."""
 
 
 class Shelf(NamedTuple):
@@ -126,13 +126,26 @@ def split(lots: Sequence[Lot], amount: int) -> tuple[list[Lot], list[Lot]]:
 
 
 def sources(taken: Sequence[Lot]) -> tuple[int, Sources]:
-    """How an entry says where credit came from: a grant's number alone, or 0 and all of them."""
-    amounts: dict[int, int] = {}
+    """How an entry says where credit came from: the grant's number, if it was one, and the parts.
+
+    No parts for one that does not expire: the number says it all. The expiry tells of which period
+    a recurring grant's credit was.
+    """
+    parts: list[tuple[int, ...]] = []
+    amount, before = 0, None
     for lot in taken:
-        amounts[lot.number] = amounts.get(lot.number, 0) + lot.remaining
-    if len(amounts) > 1:
-        return 0, tuple(amounts.items())
-    return next(iter(amounts), 0), ()
+        origin = (lot.number, lot.expire_us)
+        if origin == before:
+            parts.pop()
+        else:
+            amount, before = 0, origin
+        amount += lot.remaining
+        expires = () if lot.expire_us == NEVER_US else (lot.expire_us,)
+        parts.append((lot.number, amount, *expires))
+    numbers = {part[0] for part in parts}
+    grant = numbers.pop() if len(numbers) == 1 else 0
+    said = len(parts) == 1 and len(parts[0]) == 2
+    return grant, () if said else tuple(parts)
 
 
 def place(lot: Lot) -> tuple[int, int, int]:

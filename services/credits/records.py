@@ -168,6 +168,8 @@ class GrantTerms(Record, frozen=True):
     next_refill_us: int = NEVER_US
     refilled: int = 0
     """The entry that refilled it last: what was spent before is of an earlier period."""
+    added: int = 0
+    """What the present period began with, once it was refilled; 0: ``amount``."""
 
 
 class Metered(Record, frozen=True):
@@ -230,9 +232,9 @@ class Entry(Record, frozen=True):
     """How much of the metered quantity was free."""
     refunded: int = 0
     """The number of the entry that a refund reverses, or 0."""
-    sources: tuple[tuple[int, int], ...] = ()
-    """Numbers of grants (OVERDRAFT_LOT: of none) and the amounts that were taken of them, in spend
-    order; empty if it was ``grant`` alone."""
+    sources: tuple[tuple[int, ...], ...] = ()
+    """Where credit came from or went to, in order: the number of a grant (OVERDRAFT_LOT: of none),
+    the amount, and when the credit expires, if it does. Empty if ``grant`` says it all."""
     count: int = 0
     """How many deliveries a settlement of a lease sums up here; 0: one, as everywhere else."""
 

@@ -6,7 +6,7 @@ it expires: what a recurring grant gave in an earlier period is over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -132,23 +132,26 @@ def refunded_of(account: Account, number: int) -> Refunded:
 def _last_taken(account: Account, reversal: Reversal) -> Iterator[Lot]:
     """What was taken last, without what was refunded before, as lots of its grants."""
     entry, skip, left = reversal.entry, reversal.before.amount, reversal.amount
-    for grant, taken in reversed(entry.sources or ((entry.grant, entry.amount),)):
+    for grant, taken, *expiry in reversed(entry.sources or ((entry.grant, entry.amount),)):
         skipped = min(skip, taken)
         skip -= skipped
         part = min(left, taken - skipped)
         left -= part
         if part:
-            yield _lot(account, grant, part, reversal.number)
+            yield _lot(account, grant, part, reversal.number, expiry)
 
 
-def _lot(account: Account, grant: int, amount: int, taken_by: int) -> Lot:
+def _lot(account: Account, grant: int, amount: int, taken_by: int, expiry: Sequence[int]) -> Lot:
     if grant == OVERDRAFT_LOT:
         return Lot(NEVER_US, 0, OVERDRAFT_LOT, amount, amount, account.now_us)
     terms = account.grant_terms(grant)
     if terms is None:
         raise LookupError(f"grant {grant} of {account.account_id} is gone")
     expire_us = terms.expire_us
-    if taken_by < terms.refilled:
-        # Of an earlier period: it was over when the present one began.
+    if expiry:
+        expire_us = expiry[0]
+    elif taken_by < terms.refilled:
+        # An entry that does not say: it was over when the present period began.
         expire_us = boundary_us(terms.create_us, RefillPeriod(terms.period), terms.refills)
-    return Lot(expire_us, terms.priority, grant, amount, terms.amount, terms.create_us)
+    whole = terms.added or terms.amount
+    return Lot(expire_us, terms.priority, grant, amount, whole, terms.create_us)

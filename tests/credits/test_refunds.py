@@ -99,6 +99,63 @@ async def test_credit_of_an_earlier_period_expires_at_once(alice: Account, clock
     await audit_account(alice.stub, "alice")
 
 
+async def test_a_refund_goes_to_the_period_whose_credit_it_was(
+    alice: Account, clock: Clock
+) -> None:
+    await alice.grant(10, recurrence=pb.Recurrence(period=pb.REFILL_PERIOD_DAY))
+    hold = (await alice.reserve(6, seconds=3 * DAY_S)).hold
+    clock.advance(DAY_S)
+    late = await alice.capture(hold, 8, final=True)  # 6 of yesterday, 2 of today
+    balance = (await alice.refund(late.entry_id, 5)).balance
+    assert (balance.available, balance.expired) == (10, 4 + 3)
+    clock.advance(-DAY_S)
+    assert await _remaining(alice) == [10]
+    await alice.refund(late.entry_id)  # yesterday is not over yet
+    grants = [(grant.remaining, grant.expire_time) for grant in (await alice.balance()).grants]
+    assert grants == [(3, clock.after(DAY_S)), (10, clock.after(2 * DAY_S))]
+    await audit_account(alice.stub, "alice")
+
+
+async def test_a_debit_says_of_which_period_it_was(alice: Account, clock: Clock) -> None:
+    await alice.grant(10, recurrence=pb.Recurrence(period=pb.REFILL_PERIOD_DAY))
+    debits = [await alice.debit(amount) for amount in (4, 6)]
+    clock.advance(2 * DAY_S)
+    assert await _remaining(alice) == [10]
+    clock.advance(-2 * DAY_S)
+    for debit in debits:
+        await alice.refund(debit.entry_id)
+    grants = [(grant.remaining, grant.expire_time) for grant in (await alice.balance()).grants]
+    assert grants == [(10, clock.after(DAY_S)), (10, clock.after(3 * DAY_S))]
+
+
+async def test_what_a_period_began_with_is_known_after_a_refund(
+    alice: Account, clock: Clock
+) -> None:
+    await alice.grant(10, recurrence=pb.Recurrence(period=pb.REFILL_PERIOD_DAY, max_rollover=5))
+    clock.advance(DAY_S)
+    debit = await alice.debit(15)
+    await alice.refund(debit.entry_id)
+    (grant,) = (await alice.balance()).grants
+    assert (grant.remaining, grant.amount) == (15, 15)
+
+
+async def test_of_a_grant_that_was_taken_from_twice_the_last_is_given_back_first(
+    alice: Account,
+) -> None:
+    await alice.grant(10, priority=1)
+    await alice.grant(5, priority=2)
+    first = (await alice.reserve(6)).hold
+    second = (await alice.reserve(9)).hold
+    await alice.release(first)
+    capture = await alice.capture(second, 12)  # 4 and 5 of the hold, 3 of the balance
+    assert await _remaining(alice) == [3]
+    await alice.refund(capture.entry_id, 3)
+    assert await _remaining(alice) == [6]
+    await alice.refund(capture.entry_id)
+    assert await _remaining(alice) == [10, 5]
+    await audit_account(alice.stub, "alice")
+
+
 async def test_a_capture_is_refunded_to_where_hold_and_balance_took_it(
     alice: Account, clock: Clock
 ) -> None:
