@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from services.store.errors import StoreError
 from services.store.layer import Layer
 from services.store.optimistic import MARK_BYTES, AttemptFailed, CommitUnknown, Database
 
@@ -32,7 +33,8 @@ CALM = 8
 PATIENCE_S = 0.5
 """How long another's turn may take; then its ticket is thought to be forgotten."""
 _FIRST_LOOK_S = 0.001
-_LAST_LOOK_S = 0.02
+_LAST_LOOK_S = 0.004
+"""How soon one looks again whether it is one's turn, for each client before one."""
 _TICKET = bytes(MARK_BYTES)
 
 
@@ -63,7 +65,7 @@ class Lines:
             return
         try:
             others = await self._stand_in_line(number, lane)
-        except (AttemptFailed, CommitUnknown):
+        except (AttemptFailed, CommitUnknown, StoreError):
             return  # and goes on out of turn
         lane.calm = 0 if others else lane.calm + 1
         lane.crowded = lane.calm < CALM
@@ -103,7 +105,7 @@ class Lines:
         until = self._loop.time() + PATIENCE_S
         while before:
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LAST_LOOK_S)
+            pause_s = min(2 * pause_s, _LAST_LOOK_S * len(before))
             still = await self._before(number, ticket)
             if len(still) < len(before):  # somebody had a turn
                 until, pause_s = self._loop.time() + PATIENCE_S, _FIRST_LOOK_S

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from services.process.clock import now_us
 from services.store.engines import foundationdb
 from services.store.engines.foundationdb import FoundationDatabase, destroy
 from services.store.errors import StoreUnavailableError
 from services.store.open import open_store
 from services.store.optimistic import MARKERS
 from services.store.port import Operation, Store
+from tests.support import hot_debits
+from tests.support.credit_service import Account, CreditService
+from tests.support.ledger_audit import audit_account
 
 pytestmark = pytest.mark.fdb
 
@@ -96,3 +100,31 @@ async def test_a_cluster_that_does_not_answer_is_reported(
             await open_store(f"fdb://{nowhere}")
         with pytest.raises(StoreUnavailableError):
             await open_store(f"fdb://{tmp_path}/missing.cluster")
+
+
+@pytest.mark.parametrize("callers", [(64, 64), (4, 128)], ids=["alike", "few and many"])
+async def test_two_processes_on_one_account_have_their_turns_whatever_their_load(
+    cluster_file: Path, directory: str, callers: tuple[int, int]
+) -> None:
+    url = f"fdb://{cluster_file}?directory={directory}"
+    store = await open_store(url)
+    account = Account(CreditService(store, now_us).direct, hot_debits.ACCOUNT)
+    await account.grant(10**12)
+    processes = [await hot_debits.start(url, f"p{n}", each) for n, each in enumerate(callers)]
+    try:
+        for process in processes:
+            process.tell()
+        saying = {asyncio.create_task(process.heard()) for process in processes}
+        said, others = await asyncio.wait(saying, return_when=asyncio.FIRST_COMPLETED)
+        assert {task.result() for task in said} == {"enough"}
+        for task in others:
+            task.cancel()
+        await asyncio.wait(saying)
+        one, other = await asyncio.gather(*(process.done() for process in processes))
+    finally:
+        for process in processes:
+            process.kill()
+    assert min(one.turns, other.turns) >= max(one.turns, other.turns) / 4, (one, other)
+    audit = await audit_account(account.stub, hot_debits.ACCOUNT)
+    assert audit.balance.spent == one.debits + other.debits
+    await store.close()

@@ -17,6 +17,7 @@ from services.store.engines.simulated import NO_FAULTS, SimulatedCluster, Simula
 from services.store.group_commit import GroupCommit
 from services.store.optimistic import Database, OptimisticEngine
 from services.store.port import Operation, Store, Transaction
+from services.store.turns import Lines
 from tests.support.store_history import History
 from tests.support.unreliable_database import UnreliableDatabase
 
@@ -58,7 +59,10 @@ async def stores(unreliable: list[UnreliableDatabase]) -> AsyncIterator[list[Sto
     stores: list[Store] = []
     for number, database in enumerate(unreliable):
         client = bytes([number])
-        engine = OptimisticEngine(database, client=client, lanes=4, readers=4, budget_s=60)
+        turns = Lines(database, client, 4)
+        engine = OptimisticEngine(
+            database, client=client, lanes=4, readers=4, budget_s=60, turns=turns
+        )
         stores.append(GroupCommit(engine))
     yield stores
     for store in stores:

@@ -24,6 +24,7 @@ from services.store.optimistic import (
     MARKERS,
     AttemptFailed,
     CommitUnknown,
+    Conflict,
     OptimisticEngine,
 )
 from services.store.port import MAX_OPERATION_BYTES
@@ -194,7 +195,7 @@ class SimulatedCluster:
         version = self._apply(request)
         if version is None:
             self.counts["not_committed"] += 1
-            raise AttemptFailed("not_committed")
+            raise Conflict("not_committed")
         if self._hits(faults.unknown_applied):
             self.counts["unknown_applied"] += 1
             raise CommitUnknown("a simulated commit_unknown_result, applied")
