@@ -7,6 +7,7 @@ is held against its checksum as it is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -200,6 +201,14 @@ def key_parts(section: Subspace, key: bytes) -> tuple[Any, ...]:
     except Exception as error:  # whatever damaged bytes do to the tuple layer
         message = f"there is a key that cannot be read: {key!r}"
         raise DifferenceError("", "key", "a key", error, message) from error
+
+
+def account_in(section: Subspace, key: bytes) -> str:
+    """The account in the key of a damaged record, if it can be read."""
+    with suppress(DifferenceError):
+        found = [part for part in key_parts(section, key) if isinstance(part, str)]
+        return found[0] if found else ""
+    return ""
 
 
 def _moment(tx: ReadTransaction, account_id: str) -> Moment:

@@ -162,6 +162,11 @@ class Books:
         if entry.metered is not None:
             self._meter(entry)
 
+    def none_follows(self) -> DifferenceError:
+        """The difference when an entry is missing behind the last one."""
+        number = self.number + 1
+        return self.wrong("number", number, "none", "is missing", number)
+
     def wrong(
         self, name: str, expected: object, found: object, what: str, number: int
     ) -> DifferenceError:

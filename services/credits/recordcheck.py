@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from functools import partial
 
 from services.credits.account import wallet_key
-from services.credits.bookparts import SECTIONS, Pair, damaged, key_parts, wallet_of
+from services.credits.bookparts import SECTIONS, Pair, account_in, damaged, wallet_of
 from services.credits.books import DifferenceError
 from services.credits.export import bounded_read
 from services.credits.records import (
@@ -85,7 +84,7 @@ def _request_index(tx: ReadTransaction, pairs: list[Pair]) -> None:
 def _agenda(tx: ReadTransaction, pairs: list[Pair]) -> None:
     for key, value in pairs:
         if not is_intact(key, value):
-            raise damaged(_account_in(AGENDA, key), "place in the agenda", key, value)
+            raise damaged(account_in(AGENDA, key), "place in the agenda", key, value)
     places = [(int(due), str(name)) for due, name in (AGENDA.parts(key) for key, _ in pairs)]
     keys = [wallet_key(name) for _, name in places]
     for (due_us, name), key, stored in zip(places, keys, tx.get_many(keys), strict=True):
@@ -98,7 +97,7 @@ def _agenda(tx: ReadTransaction, pairs: list[Pair]) -> None:
 def _closed_holds(tx: ReadTransaction, pairs: list[Pair]) -> None:
     for key, value in pairs:
         if not is_intact(key, value):
-            raise damaged(_account_in(CLOSED_HOLDS, key), "closed hold's expiry", key, value)
+            raise damaged(account_in(CLOSED_HOLDS, key), "closed hold's expiry", key, value)
     places = [CLOSED_HOLDS.parts(key)[1:] for key, _ in pairs]
     keys = [HOLDS.key(*place) for place in places]
     for (name, number), key, stored in zip(places, keys, tx.get_many(keys), strict=True):
@@ -119,11 +118,3 @@ def _no_strays(tx: ReadTransaction) -> None:
             message = f"there is a record of no known kind; its key is {key!r}"
             raise DifferenceError("", "key", "none", key.hex(), message)
         begin = behind
-
-
-def _account_in(section: Subspace, key: bytes) -> str:
-    """The account in the key of a damaged record, if it can be read."""
-    with suppress(DifferenceError):
-        found = [part for part in key_parts(section, key) if isinstance(part, str)]
-        return found[0] if found else ""
-    return ""

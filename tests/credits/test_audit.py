@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import lmdb
 import pytest
 from tollmesh.credits.v1 import ledger_pb2 as pb
 
-from services.credits import audit
+from services.credits import accountscan, audit
 from services.credits.account import load_wallet, wallet_key
 from services.credits.ledger_servicer import LedgerServicer
 from services.credits.names import entry_name
@@ -79,8 +80,10 @@ async def test_right_books_are_right_after_any_calls(
 ) -> None:
     seed = random.randrange(2**32) if attempt else 0
     print(f"seed {seed}")  # noqa: T201 (shown with a failure)
-    monkeypatch.setattr(audit, "ENTRY_PAGE", 7)
-    monkeypatch.setattr(audit, "RECORD_PAGE", 3)
+    if attempt != 1:  # which reads the account alone
+        monkeypatch.setattr(audit, "ACCOUNTS", 0)
+        monkeypatch.setattr(audit, "ENTRY_PAGE", 7)
+        monkeypatch.setattr(audit, "RECORD_PAGE", 3)
     course, last = Course(seed, bob, clock), pb.AuditResponse()
     for step in range(STEPS):
         await course.step()
@@ -113,6 +116,7 @@ async def test_an_audit_goes_on_behind_its_cursor(
 async def test_an_audit_does_not_mind_what_happens_meanwhile(
     busy: CreditService, bob: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(audit, "ACCOUNTS", 0)
     monkeypatch.setattr(audit, "ENTRY_PAGE", 2)
     monkeypatch.setattr(audit, "RECORD_PAGE", 1)
     monkeypatch.setattr(audit, "REPORT_ENTRIES", 1)
@@ -125,6 +129,37 @@ async def test_an_audit_does_not_mind_what_happens_meanwhile(
             await bob.reserve(1)
     assert answer.done, answer
     assert answer.entries > 24
+
+
+@pytest.mark.parametrize("pairs", [2, 10, 10_000])
+async def test_small_and_large_accounts_are_read_as_they_fit(
+    memory: CreditService, bob: Account, monkeypatch: pytest.MonkeyPatch, pairs: int
+) -> None:
+    monkeypatch.setattr(accountscan, "PAIRS", pairs)
+    for number, debits in enumerate((0, 3, 20, 1, 1, 0, 9, 30, 2)):
+        name = f"account-{number}"
+        await bob.grant(100, account_id=name)
+        for _ in range(debits):
+            await bob.debit(1, account_id=name)
+    last = (await _audit(memory))[-1]
+    assert last.done, last
+    assert (last.accounts, last.entries) == (9, 75)
+    for number in range(9):
+        key = ENTRIES.key(f"account-{number}", 1)
+        stored = (await memory.store.read(lambda tx, key=key: tx.get(key))).result  # type: ignore[misc]  # mypy cannot infer a default's type
+        await memory.store.commit(Operation(partial(_set, key=key, value=b"\xc1" * 20)))
+        found = (await _audit(memory))[-1].difference
+        assert (found.account_id, found.entry_id) == (f"account-{number}", entry_name(1))
+        await memory.store.commit(Operation(partial(_set, key=key, value=stored)))
+
+
+async def test_an_account_in_the_middle_without_a_wallet_is_found(
+    memory: CreditService, bob: Account
+) -> None:
+    for name in ("a", "b", "c"):
+        await bob.grant(1, account_id=name)
+    difference = await _sabotaged(memory, lambda tx: tx.clear(wallet_key("b")))
+    assert (difference.account_id, difference.field) == ("b", "wallet")
 
 
 def _purse_amount(name: str) -> Sabotage:
@@ -283,3 +318,7 @@ def _flipped(value: bytes, dice: random.Random) -> bytes:
     """The value with one byte changed."""
     at = dice.randrange(len(value))
     return value[:at] + bytes([value[at] ^ dice.randrange(1, 256)]) + value[at + 1 :]
+
+
+def _set(tx: Transaction, *, key: bytes, value: bytes) -> None:
+    tx.set(key, value)
