@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
@@ -138,8 +139,10 @@ def _to_text(_: WrappedLogger, __: str, line: EventDict) -> bytes:
 
 def _write(data: bytes) -> None:
     # Straight to the descriptor: no buffer that a crash would lose, no lock between threads.
-    while data:
-        data = data[os.write(_STDERR, data) :]
+    # A log whose disk is full, or that nobody reads any more, must not stop what it is about.
+    with suppress(OSError):
+        while data:
+            data = data[os.write(_STDERR, data) :]
 
 
 class _StderrLogger:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +41,12 @@ def environment_of(service: str, settings: Mapping[str, str]) -> dict[str, str]:
 
 
 async def run_to_its_end(
-    service: str, settings: Mapping[str, str], *arguments: str
+    service: str, settings: Mapping[str, str], *arguments: str, before: Sequence[str] = ()
 ) -> tuple[int, str]:
     """Runs a service that ends by itself (``--check``, wrong settings): exit status and output."""
-    process = await _start(service, settings, *arguments, output=asyncio.subprocess.PIPE)
+    process = await _start(
+        service, settings, *arguments, output=asyncio.subprocess.PIPE, before=before
+    )
     output, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     assert process.returncode is not None
     return process.returncode, output.decode()
@@ -52,17 +54,23 @@ async def run_to_its_end(
 
 @asynccontextmanager
 async def running(
-    service: str, settings: Mapping[str, str], directory: Path, *, module: str = ""
+    service: str,
+    settings: Mapping[str, str],
+    directory: Path,
+    *,
+    module: str = "",
+    before: Sequence[str] = (),
 ) -> AsyncIterator[ServiceProcess]:
     """Starts a service on a free port and waits until it listens; kills what is left at the end.
 
-    ``module``: what is run, unless it is ``services.NAME``.
+    ``module``: what is run, unless it is ``services.NAME``; ``before``: the beginning of the
+    command, a program that becomes what follows.
     """
     ready_file, log_file = directory / f"{service}.ready", directory / f"{service}.log"
     ready_file.unlink(missing_ok=True)
     settings = {"listen": "127.0.0.1:0", **settings, "ready_file": str(ready_file)}
     with log_file.open("ab") as log:
-        process = await _start(service, settings, output=log.fileno(), module=module)
+        process = await _start(service, settings, output=log.fileno(), module=module, before=before)
     try:
         async with asyncio.timeout(DEADLINE_S):
             while not ready_file.exists():
@@ -76,9 +84,15 @@ async def running(
 
 
 async def _start(
-    service: str, settings: Mapping[str, str], *arguments: str, output: int, module: str = ""
+    service: str,
+    settings: Mapping[str, str],
+    *arguments: str,
+    output: int,
+    module: str = "",
+    before: Sequence[str] = (),
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
+        *before,
         sys.executable,
         "-m",
         module or f"services.{service}",
