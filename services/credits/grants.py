@@ -139,12 +139,15 @@ def keys(account_id: str, grant_id: str) -> tuple[bytes, ...]:
 
 
 def refill_next(account: Account) -> None:
-    """Refills the recurring grant that is due next, if its time has come, for one period."""
+    """Refills the recurring grant that is due at ``refills_us``, for one period.
+
+    There is none when the one that was due was voided: then what ends before the next comes first.
+    """
     begin, end = REFILLS.range(account.account_id)
     for key, value in account.tx.range(begin, end, limit=1):
         unsealed(key, value)
         _, refill_us, number = REFILLS.parts(key)
-        if int(refill_us) <= account.now_us:
+        if int(refill_us) <= account.wallet.refills_us:
             account.tx.clear(key)
             _refill(account, int(number))
     first = account.tx.range(begin, end, limit=1)

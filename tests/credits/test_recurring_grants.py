@@ -262,6 +262,20 @@ async def test_a_hold_that_ended_before_the_period_did_is_carried_over_however_l
     await audit_account(bob.stub, "bob")
 
 
+async def test_a_voided_grants_refill_is_not_the_time_of_anothers(
+    bob: Account, clock: Clock
+) -> None:
+    voided = await bob.grant(50, recurrence=_each("DAY"))
+    clock.advance(60)
+    await bob.grant(100, recurrence=_each("DAY", max_rollover=100))
+    await bob.void(voided.grant_id)
+    await bob.reserve(40, seconds=DAY_S - 1)  # ends between the refill that was, and the one to be
+    clock.advance(DAY_S)
+    assert (await _moved(bob))[-2:] == [("RELEASE", 40), ("REFILL_GRANT", 100)]
+    assert (await bob.balance()).balance.available == 200
+    await audit_account(bob.stub, "bob")
+
+
 async def test_a_clock_that_jumps_back_changes_nothing_and_loses_nothing(
     bob: Account, clock: Clock
 ) -> None:
