@@ -31,6 +31,7 @@ from services.rpc.client import connect
 from services.rpc.server import Server
 from services.store.port import Store
 from services.store.requests import RequestRecords
+from services.store.retention import Retention
 
 if TYPE_CHECKING:
     from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
@@ -73,13 +74,15 @@ class Clock:
 class CreditService:
     """The service on a store."""
 
-    def __init__(self, store: Store, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], int], retention: Retention | None = None
+    ) -> None:
         tariff = Tariff({meter: price.rates() for meter, price in PRICES.items()})
-        self.requests = RequestRecords(FAMILY, keep_s=KEEP_S)
+        self.requests = RequestRecords(FAMILY, keep_s=KEEP_S, retention=retention)
         self.store = store
         self.clock = clock
         self.ledger = Ledger(store, tariff, self.requests, keep_s=KEEP_S, now_us=clock)
-        self.sweeper = Sweeper(store, self.ledger, clock)
+        self.sweeper = Sweeper(store, self.ledger, clock, retention)
         self.servicers: list[Any] = [
             CreditServicer(self.ledger),
             LeaseServicer(self.ledger),

@@ -1,7 +1,7 @@
 """What concurrent clients of the credit service asked, when, and what they were told.
 
-A history is recorded over gRPC and judged by ``tests/support/history_check.py``. A ``BatchDebit``
-is as many calls as it has debits, with the same times.
+A history is recorded over gRPC and judged by ``tests/support/history_check.py``. A ``BatchDebit``,
+or a message of ``StreamDebits``, is as many calls as it has debits, with the same times.
 """
 
 from __future__ import annotations
@@ -111,8 +111,9 @@ class History:
     async def call(self, stub: Stub, method: str, request: Message) -> list[Call]:
         """Calls and records; other errors than refusals and unknown outcomes are raised."""
         number = next(self._numbers)
-        parts = request.debits if method == "BatchDebit" else [request]
-        name = "Debit" if method == "BatchDebit" else method
+        many = method in {"BatchDebit", "StreamDebits"}
+        parts = request.debits if many else [request]
+        name = "Debit" if many else method
         together = number if method == "BatchDebit" and request.all_or_nothing else None
         start = self.clock()
         calls = [Call(number, name, part, start, together=together) for part in parts]
@@ -127,7 +128,7 @@ class History:
                 raise
             self._note(calls, [(reason, dict(error.metadata))])
         else:
-            outcomes = map(_outcome, answer.outcomes) if method == "BatchDebit" else [answer]
+            outcomes = map(_outcome, answer.outcomes) if many else [answer]
             self._note(calls, outcomes)
         return calls
 

@@ -27,6 +27,8 @@ TARIFF = {
     "download": Meter("credit", Fraction(2, 1024), Fraction(1, 1024)),
     "upload": Meter("credit", Fraction(4, 1024), Fraction(4, 1024)),
 }
+NEWEST = 20
+"""Entries that a reading of the newest ones may ask for."""
 REMEMBERED = 2_000
 """Answered request ids of an account, of which the next round may send one again."""
 
@@ -44,6 +46,8 @@ class Checker:
         self._models: dict[str, Model] = {}
         self._effects: dict[str, Call] = {}
         """Who wrote under each request id, in all rounds."""
+        self._newest: dict[str, list[pb.Entry]] = {}
+        """The last entries of each account in earlier rounds."""
         self._version = 0
         """The latest that was answered in earlier rounds."""
 
@@ -120,13 +124,17 @@ class Checker:
         """Has the model write the ledger again; each reader must be explained on the way."""
         model = self._models.setdefault(account_id, Model(self._tariff))
         written = model.books(account_id).written
+        earlier = self._newest.get(account_id, [])
         calls, place = dict(effects), 0
         while True:
             near = ledger[min(place, len(ledger) - 1)].create_time if ledger else None
             near_us = 0 if near is None else microseconds(near)
 
+            def newest(count: int, place: int = place) -> Sequence[pb.Entry]:
+                return [*earlier, *ledger[max(0, place - count) : place]][: -count - 1 : -1]
+
             def explains(reader: Reader, near_us: int = near_us) -> bool:
-                return explained(model, account_id, reader.calls, near_us)
+                return explained(model, account_id, reader.calls, near_us, newest)
 
             readers.place(place, explains)
             if place >= len(ledger):
@@ -143,6 +151,7 @@ class Checker:
             place += len(written)
             written.clear()
         readers.finish()
+        self._newest[account_id] = [*earlier, *ledger][-NEWEST:]
         for request_id in list(islice(model.answers, max(0, len(model.answers) - REMEMBERED))):
             del model.answers[request_id]
 

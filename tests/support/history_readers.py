@@ -153,24 +153,61 @@ def _last(known: Sequence[tuple[int, int]], version: int) -> int:
     return known[place][1] if place < len(known) else NEVER
 
 
-def explained(model: Model, account_id: str, calls: Sequence[Call], near_us: int) -> bool:
+def explained(
+    model: Model,
+    account_id: str,
+    calls: Sequence[Call],
+    near_us: int,
+    newest: Callable[[int], Sequence[pb.Entry]],
+) -> bool:
     """Whether the model would answer this now, and change nothing.
 
     Args:
         near_us: the time, if nothing is known of the clock.
+        newest: so many entries at the ledger's end.
     """
-    nows_us = calls[0].nows_us
-    if calls[0].method == "GetBalance":
-        return _is_balance(model, account_id, calls[0], nows_us)
-    return any(_is_told(model, account_id, calls, now_us) for now_us in nows_us or (near_us,))
+    call = calls[0]
+    if not call.request_id:
+        return _is_read(model, call, newest) and (
+            not call.nows_us or any(_is_settled(model, account_id, now) for now in call.nows_us)
+        )
+    return any(_is_told(model, account_id, calls, now) for now in call.nows_us or (near_us,))
 
 
-def _is_balance(model: Model, account_id: str, call: Call, nows_us: Sequence[int]) -> bool:
-    """Of a state in which nothing is due: a read settles what is, for good."""
-    currency = call.request.currency or "credit"
-    if call.answer is None or model.balance(account_id, currency, 0) != call.answer.balance:
-        return False
-    return not nows_us or any(_is_settled(model, account_id, now_us) for now_us in nows_us)
+def _is_read(model: Model, call: Call, newest: Callable[[int], Sequence[pb.Entry]]) -> bool:
+    """Whether this is the state that was read; what is due was settled before, for good."""
+    request, account_id = call.request, call.account_id
+    answer: Message = call.answer or pb.GetHoldResponse()
+    match call.method:
+        case "GetBalance":
+            currency = request.currency or "credit"
+            named = [grant for grant in answer.grants if grant.grant_id]  # not: of no grant
+            found: object = answer.balance, named
+            told: object = (
+                model.balance(account_id, currency, 0),
+                model.grants(account_id, currency, 0),
+            )
+        case "GetHold":
+            found = call.refusal or answer.hold
+            try:
+                told = model.hold(account_id, request.hold_id, 0)
+            except Refused as refused:
+                told = refused.reason, refused.metadata
+        case "ListHolds":
+            found, told = _in_order(answer.holds), _in_order(model.holds(account_id, 0))
+        case "ListEntries":
+            found, told = list(answer.entries), list(newest(request.page_size))
+        case "GetUsage":
+            found, told = list(answer.usage), model.usage(account_id, request.period)
+        case "GetAccountTerms":
+            found, told = answer.terms, model.terms(account_id, request.currency or "credit")
+        case _:
+            raise AssertionError(f"not a read: {call}")
+    return found == told
+
+
+def _in_order(holds: Sequence[pb.Hold]) -> list[pb.Hold]:
+    return sorted(holds, key=lambda hold: (hold.expire_time.ToMicroseconds(), hold.hold_id))
 
 
 def _is_settled(model: Model, account_id: str, now_us: int) -> bool:

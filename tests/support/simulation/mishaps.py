@@ -15,8 +15,8 @@ DOWN_S = 0.3
 """How long a process is down at most."""
 CUT_OFF_S = 0.6
 """How long nobody reaches the cluster at most."""
-AHEAD_S = 3 * 3600
-"""How far a clock is from the true time at most."""
+AHEAD_S = (0.5, 0.5, 60, 60, 3 * 3600, 3 * 3600, 3 * 86_400)
+"""How far a clock is from the true time, at most one of these."""
 
 
 class Mishaps:
@@ -48,7 +48,7 @@ class Mishaps:
 
     def _jump(self, process: Process) -> None:
         dice = self._cluster.random
-        most_s = dice.choice([0.5, 60, AHEAD_S])
+        most_s = dice.choice(AHEAD_S)
         ahead_us = round(dice.uniform(-most_s, most_s) * 1_000_000)
         forwards = ahead_us > process.clock.ahead_us
         self._cluster.counts["clock_forwards" if forwards else "clock_backwards"] += 1

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
+from tollmesh.credits.v1 import credits_pb2 as pb
+
 from services.credits.errors import STORE_ERRORS
+from services.credits.records import FAMILY
 from services.rpc.errors import DependencyUnavailableError
 from services.store.engines.simulated import SimulatedCluster
 from services.store.errors import StoreError
 from services.store.group_commit import GroupCommit
-from services.store.port import Operation
+from services.store.requests import sweep_for_ever
+from services.store.retention import Retention
 from tests.support.credit_service import START_S, CreditService
 from tests.support.history import Message
 from tests.support.simulation.loop import OWNER
@@ -85,7 +90,7 @@ class Process:
         self._context = copy_context()
         self._context.run(OWNER.set, self._tasks)
         self._client = self._cluster.random.randbytes(16)
-        self._context.run(self._open)
+        self._loop.create_task(self._live(), context=self._context)
 
     def kill(self) -> None:
         """What it is doing is never finished; calls end without an answer."""
@@ -98,7 +103,9 @@ class Process:
         """Calls a servicer; errors are those of the contract."""
         if self._service is None:
             raise DependencyUnavailableError("the process is down")
-        handler: Callable[[Message], Awaitable[Message]] = getattr(self._service.direct, method)
+        handler: Any = getattr(self._service.direct, method)
+        if method == "StreamDebits":
+            return await self.do(_streamed(handler, request))
         return await self.do(_coroutine(handler(request)))
 
     async def do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -115,22 +122,44 @@ class Process:
                 raise told(str(error)) from error
         raise error
 
-    def _open(self) -> None:
+    async def _live(self) -> None:
+        """As ``services.credits`` does, but quietly: serves, and sweeps what is old."""
         engine = self._cluster.engine(client=self._client, budget_s=BUDGET_S)
-        self._service = CreditService(GroupCommit(engine), self.clock)
-        self._loop.create_task(self._sweep_for_ever(self._service))
-
-    async def _sweep_for_ever(self, service: CreditService) -> None:
-        """As a process does, but quietly: accounts, old holds and records of requests."""
+        store = GroupCommit(engine)
+        retention = await self._retention(store)
+        service = self._service = CreditService(store, self.clock, retention)
+        forgetting = sweep_for_ever(
+            store, service.requests, every_s=SWEEP_S, now_us=self.clock, failed=lambda _: None
+        )
+        self._loop.create_task(forgetting)
         while True:
-            await asyncio.sleep(SWEEP_S)
-            try:
+            with contextlib.suppress(StoreError):
                 await service.sweeper.sweep()
-                await service.store.commit(
-                    Operation(lambda tx: service.requests.sweep(tx, now_us=self.clock()))
+            await asyncio.sleep(SWEEP_S)
+
+    async def _retention(self, store: GroupCommit) -> Retention:
+        """The clock of old records: by a monotonic clock that begins anywhere."""
+        begin_s = self._cluster.random.random() * 1e6 - self._loop.time()
+        while True:
+            with contextlib.suppress(StoreError):
+                return await Retention.open(
+                    store,
+                    FAMILY,
+                    wall_us=self.clock,
+                    monotonic=lambda: begin_s + self._loop.time(),
                 )
-            except StoreError:
-                continue
+
+
+async def _streamed(handler: Message, request: pb.StreamDebitsRequest) -> pb.StreamDebitsResponse:
+    """A stream of one message: all outcomes."""
+
+    async def messages() -> AsyncIterator[pb.StreamDebitsRequest]:
+        yield request
+
+    told = pb.StreamDebitsResponse()
+    async for part in handler(messages()):
+        told.outcomes.extend(part.outcomes)
+    return told
 
 
 async def _coroutine(answer: Awaitable[Message]) -> Message:

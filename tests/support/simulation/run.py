@@ -19,7 +19,6 @@ from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1 import ledger_pb2
 
 from services.credits import sweeper
-from services.rpc.errors import ServiceError
 from services.store.engines.simulated import Faults, SimulatedCluster
 from tests.support.credit_model.prices import Meter
 from tests.support.credit_service import PRICES
@@ -34,6 +33,8 @@ from tests.support.simulation.requests import OVERDRAFT, Asker
 CLIENTS = 24
 CALLS_A_ROUND = 20
 """Of each client."""
+REST_S = (0, 1, 30, 3600, 6 * 3600)
+"""How long nobody does anything after a round."""
 FAULTS = Faults(
     conflict=0.03,
     too_old=0.01,
@@ -60,7 +61,12 @@ def simulate(seed: int, operations: int, *, must_happen: bool = True) -> Report:
         must_happen: that a fault of ``HAPPENS`` did not happen is wrong, too.
     """
     with patch.object(sweeper, "_log", _Silent()):
-        report = virtual.run(_simulate(seed, operations))
+        try:
+            report = virtual.run(_simulate(seed, operations))
+        except Violation:
+            raise
+        except Exception as error:
+            raise Violation(f"a service fails: {error!r}") from error
     missing = [name for name in HAPPENS if not report.counts[name]]
     if missing and must_happen:
         raise Violation(f"seed {seed}: never happened: {', '.join(missing)}")
@@ -117,7 +123,7 @@ class Simulation:
             history.ledgers[account_id] = await self._news(account_id)
         self.report.calls += len(history.calls)
         self._checker.check(history)
-        self._loop.skip(self._dice.choice([0, 1, 30, 3600]))
+        self._loop.skip(self._dice.choice(REST_S))
 
     async def _client(self, history: History) -> None:
         for _ in range(CALLS_A_ROUND):
@@ -136,10 +142,7 @@ class Simulation:
         while True:
             process = await self._any_process()
             moment = process.clock.moment
-            try:
-                calls = await history.call(_Stub(process), method, request)
-            except ServiceError as error:
-                raise Violation(f"{method} {request}: {error!r}") from error
+            calls = await history.call(_Stub(process), method, request)
             nows_us = process.clock.told_since(moment)
             for call in calls:
                 call.nows_us = nows_us
