@@ -26,10 +26,10 @@ def measure_growth(servers: Servers, home: Path, entries: int, rounds: int, seco
     grown = asyncio.run(servers.credits(FACE, home / "grown", "grown"))
     for target in (empty, grown):
         target.all_of(GRANT, grants(ACCOUNTS))
-    before, memory = _bytes(home / "grown"), memory_mib(grown.pid)
+    before, memory = bytes_on_disk(home / "grown"), memory_mib(grown.pid)
     batches = itertools.islice(load.batches(ACCOUNTS, BATCH), entries // BATCH)
     filled = grown.all_of(BATCH_DEBIT, batches, in_flight=2)
-    size = (_bytes(home / "grown") - before) / (filled.calls * BATCH)
+    size = (bytes_on_disk(home / "grown") - before) / (filled.calls * BATCH)
     print(f"\n{filled.calls * BATCH:,} debits by BatchDebit, {filled.rate * BATCH:,.0f} a second:")
     print(f"{size:.0f} bytes on disk an entry, its request record and indexes included;")
     print(f"the service's own memory: {memory:.0f} MiB before, {memory_mib(grown.pid):.0f} after.")
@@ -66,6 +66,6 @@ def _compare(
     return f"{statistics.median(ratios):.2f}", span, round(statistics.median(rates))
 
 
-def _bytes(store: Path) -> int:
+def bytes_on_disk(store: Path) -> int:
     """What the store takes on disk."""
     return sum(path.stat().st_blocks * 512 for path in store.rglob("*") if path.is_file())

@@ -88,15 +88,18 @@ async def _of_store(directory: Path, account: str) -> pb.AuditResponse:
 
 
 async def _followed(ledger: LedgerServiceAsyncStub, account: str) -> pb.AuditResponse:
-    """The last message of an audit; says on the way how far it has come."""
+    """The last message of an audit; says on a terminal how far it has come, and its rate."""
     began, last = time.monotonic(), pb.AuditResponse()
-    async for last in ledger.Audit(pb.AuditRequest(account_id=account)):
-        seconds = max(time.monotonic() - began, 1e-3)
-        output.console.print(
-            f"{last.accounts:,} accounts and {last.entries:,} entries in {seconds:.1f} s: "
-            f"{last.entries / seconds:,.0f} entries/s",
-            highlight=False,
-        )
+    line = ""
+    with output.progress_of_text() as show:
+        async for last in ledger.Audit(pb.AuditRequest(account_id=account)):
+            seconds = max(time.monotonic() - began, 1e-3)
+            line = (
+                f"{last.accounts:,} accounts and {last.entries:,} entries in {seconds:.1f} s: "
+                f"{last.entries / seconds:,.0f} entries/s"
+            )
+            show(line)
+    output.console.print(line, highlight=False)
     if not last.done and not last.HasField("difference"):
         raise CommandError("the audit broke off before its end; try again", MISUSED)
     return last
@@ -124,8 +127,9 @@ def _death(child: Child, directory: Path) -> str:
 
 def _described(difference: pb.Difference) -> str:
     entry = f", entry {difference.entry_id}" if difference.entry_id else ""
+    account = f"  account {difference.account_id}{entry}\n" if difference.account_id else ""
     return (
         f"the ledger is not right: {difference.message}\n"
-        f"  account {difference.account_id}{entry}\n"
+        f"{account}"
         f"  {difference.field}: {difference.found} instead of {difference.expected}"
     )

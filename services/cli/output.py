@@ -68,6 +68,18 @@ def progress_of_rows() -> Iterator[Callable[[], None]]:
         yield lambda: shown.advance(task)
 
 
+@contextmanager
+def progress_of_text() -> Iterator[Callable[[str], None]]:
+    """Shows the latest of some lines on stderr; silent when it is not a terminal."""
+    stderr = Console(stderr=True)
+    columns = (TextColumn("{task.description}"),)
+    with Progress(
+        *columns, console=stderr, disable=not stderr.is_terminal, transient=True
+    ) as shown:
+        task = shown.add_task("", total=None)
+        yield lambda line: shown.update(task, description=line)
+
+
 def short_cids(text: str) -> str:
     """A text whose CIDs are cut to their beginnings: enough for people, who see the table."""
     return re.sub(r"(bafkr6i[a-z2-7]{7})[a-z2-7]{45}", r"\1...", text)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
+import random
 import shutil
 import sys
 from pathlib import Path
 
 import lmdb
+import pytest
 from tollmesh.client import AsyncCreditClient
 
+from services.credits.records import AGENDA, ENTRIES, FAMILY, GRANTS, HOLDS, WALLETS
+from services.store.keys import Subspace
+from services.store.open import open_store
 from tests.support.service_process import ROOT, running
 
 ACCOUNTS, DEBITS = 3, 20
@@ -84,3 +90,91 @@ async def test_files_that_cannot_be_opened_are_said_to_be_damaged(tmp_path: Path
     (tmp_path / "data.mdb").write_bytes(b"no store at all" * 1000)
     printed = await _audit("--store", tmp_path, status=2)
     assert "damaged or in use" in printed
+
+
+KINDS = {
+    "wallet": WALLETS,
+    "entry": ENTRIES,
+    "grant": GRANTS,
+    "hold": HOLDS,
+    "place in the agenda": AGENDA,
+    "request": Subspace(FAMILY, "r"),
+}
+
+
+@pytest.fixture
+async def files(tmp_path: Path) -> Path:
+    """The files of a service that was stopped."""
+    store = tmp_path / "store"
+    async with running("credits", {"store": f"lmdb://{store}", "face": "grpcio"}, tmp_path) as run:
+        async with AsyncCreditClient(run.address) as client:
+            for number in range(ACCOUNTS):
+                await client.grant(f"account-{number}", 1000)
+                await client.reserve(f"account-{number}", 5, time_to_live_s=3600)
+                for _ in range(DEBITS):
+                    await client.debit(f"account-{number}", 7)
+        await run.stop()
+    return store
+
+
+async def test_a_flipped_byte_in_the_files_is_reported_with_its_record(
+    files: Path, tmp_path: Path
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 (shown with a failure)
+    dice = random.Random(seed)
+    assert "Everything is right" in await _audit("--store", files, status=0)
+    for kind, section in KINDS.items():
+        copy = tmp_path / "copy"
+        shutil.copytree(files, copy)
+        key, value = dice.choice(await _records(copy, section))
+        _flip_in_files(copy, value, dice.randrange(len(value)))
+        found = await _audit("--store", copy, status=1)
+        if kind == "entry":
+            _, number = ENTRIES.parts(key)
+            assert f"entry {int(number):016x}" in found
+        else:
+            assert f"the record of a {kind} is damaged" in found.replace("\n", " ")
+        if kind != "request":
+            name = next(part for part in section.parts(key) if isinstance(part, str))
+            assert f"account {name}" in found
+        shutil.rmtree(copy)
+
+
+async def test_a_terminal_shows_how_far_an_audit_has_come(files: Path) -> None:
+    terminal, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.cli", "audit", "--store", str(files)),
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    printed, _ = await asyncio.wait_for(process.communicate(), 60)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert "entries/s" in shown
+    assert f"{ACCOUNTS} accounts and {ACCOUNTS * (DEBITS + 2)} entries" in printed.decode()
+
+
+async def _records(store: Path, section: Subspace) -> list[tuple[bytes, bytes]]:
+    opened = await open_store(f"lmdb://{store}")
+    bounds = section.prefix, section.prefix + b"\xff"
+    found = (await opened.read(lambda tx: tx.range(*bounds))).result
+    await opened.close()
+    return found
+
+
+def _flip_in_files(store: Path, value: bytes, at: int) -> None:
+    """Changes a byte of a value wherever it stands: a page that changes is written elsewhere."""
+    count = 0
+    for file in store.iterdir():
+        content = bytearray(file.read_bytes())
+        place = content.find(value)
+        while place >= 0:
+            content[place + at] ^= 1
+            count += 1
+            place = content.find(value, place + 1)
+        file.write_bytes(content)
+    assert count
