@@ -26,7 +26,7 @@ settings.register_profile(
     suppress_health_check=_LONG,
 )
 settings.register_profile(
-    "proof-soak", settings.get_profile("proof"), max_examples=150, stateful_step_count=120
+    "proof-soak", settings.get_profile("proof"), max_examples=60, stateful_step_count=120
 )
 
 

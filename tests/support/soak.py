@@ -1,6 +1,6 @@
 """Proves the ledger with new seeds: ``SOAK_SECONDS=300 python -m tests.support.soak``.
 
-Turns: a history of a service that is killed, the ledger's chaos test, the test against the model.
+Turns: a history of a service that is killed, the ledger's chaos test, the tests against the model.
 The first failure ends it with the seed to repeat; else a summary is printed.
 """
 
@@ -20,7 +20,13 @@ from tests.support.history_clients import record
 
 CALLS = 150
 MOST_KILLS = 3
-SUITES = ("tests/conformance/test_ledger_chaos.py", "tests/proof/test_model.py")
+SUITES = (
+    "tests/conformance/test_ledger_chaos.py",
+    "tests/proof/test_model.py",
+    "tests/proof/test_state_machine.py",
+)
+PROFILE = "proof-soak"
+"""Of the state machine: it runs longer than in ``make test``."""
 
 
 def main() -> int:
@@ -54,13 +60,13 @@ def _history(seed: int, kills: int) -> int:
 
 def _pytest(suite: str, seed: int) -> None:
     command = [sys.executable, "-m", "pytest", suite, "-x", "-q", "-m", "not fdb"]
-    environment = os.environ | {"TEST_SEED": str(seed)}
+    environment = os.environ | {"TEST_SEED": str(seed), "HYPOTHESIS_PROFILE": PROFILE}
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
     if done.returncode:
         _say(done.stdout.decode()[-10_000:])
-        raise RuntimeError(f"{suite} failed with TEST_SEED={seed}")
+        raise RuntimeError(f"{suite} failed with TEST_SEED={seed} HYPOTHESIS_PROFILE={PROFILE}")
 
 
 def _say(text: str) -> None:
