@@ -139,8 +139,11 @@ class Ledger:
         self, account_id: str, *, size: int = 0, token: str = "", at_least: int = 0
     ) -> HoldPage:
         """A page of an account's open holds; raises ``PageTokenInvalidError`` of the store."""
-        run = partial(hold_pages.page, account_id=account_id, size=size, token=token)
-        read = await self._read(account_id, run, at_least)
+        run = partial(hold_pages.page, account_id=account_id, token=token)
+        read = await halved(
+            lambda size: self._read(account_id, partial(run, size=size), at_least),
+            size or DEFAULT_SIZE,
+        )
         return read.result._replace(version=read.version)
 
     async def batch_debit(self, requests: Sequence[Debit]) -> list[Applied | ServiceError]:

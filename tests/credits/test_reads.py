@@ -46,6 +46,39 @@ async def _walk(account: Account, size: int, *, newest_first: bool) -> list[str]
             return found
 
 
+LONG = "\U0001f4be" * 256
+"""The longest name of a resource: 1,024 bytes."""
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_a_page_of_large_entries_has_as_many_as_one_read_holds(
+    bob: Account, newest_first: bool
+) -> None:
+    await bob.grant(10_000)
+    for _ in range(12):
+        debits = [bob.debit_request(1, resource=LONG) for _ in range(100)]
+        await bob.stub.BatchDebit(pb.BatchDebitRequest(debits=debits))
+    request = pb.ListEntriesRequest(account_id="bob", page_size=1000, newest_first=newest_first)
+    page = await bob.stub.ListEntries(request)
+    assert 100 < len(page.entries) < 1000
+    found = await _walk(bob, 1000, newest_first=newest_first)
+    assert len(found) == len(set(found)) == 1201
+
+
+async def test_a_page_of_large_holds_has_as_many_as_one_read_holds(bob: Account) -> None:
+    await bob.grant(10_000)
+    made = {(await bob.reserve(1, resource=LONG)).hold.hold_id for _ in range(1000)}
+    found: list[str] = []
+    request = pb.ListHoldsRequest(account_id="bob", page_size=1000)
+    while not found or request.page_token:
+        page = await bob.stub.ListHolds(request)
+        assert 0 < len(page.holds) < 1000
+        found += [hold.hold_id for hold in page.holds]
+        request.page_token = page.next_page_token
+    assert len(found) == 1000
+    assert set(found) == made
+
+
 async def test_entries_that_are_added_while_paging_disturb_nothing(alice: Account) -> None:
     for _ in range(4):
         await alice.grant(1)
