@@ -105,12 +105,13 @@ class Ledger:
 
 async def _repeated(call: Callable[[], Awaitable[T]], until: float = 0.0) -> T:
     backoff_s, attempt = _FIRST_BACKOFF_S, 0
+    ends_at = time.monotonic() + until - time.time()  # a clock that jumps ends nothing early
     while True:
         attempt += 1
         try:
             return await call()
         except ServiceError as error:
-            if not is_retryable(error) or (attempt >= _ATTEMPTS and time.time() >= until):
+            if not is_retryable(error) or (attempt >= _ATTEMPTS and time.monotonic() >= ends_at):
                 raise
         await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 (jitter)
         backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)

@@ -19,6 +19,7 @@ from typing import Final
 
 from services.store.keys import Part, Subspace
 from services.store.port import Operation, Store, Transaction
+from services.store.records import is_intact, sealed
 
 STEP_S: Final = 60
 """How much time must have passed to be written down: an idle store is written this often."""
@@ -82,11 +83,14 @@ class Retention:
     async def _move_on(self, store: Store, to_us: int, *, only_new: bool = False) -> None:
         def run(tx: Transaction) -> int:
             stored = tx.get(self._key)
-            now_us = 0 if stored is None else int.from_bytes(stored, "big")
-            if stored is not None and (only_new or to_us <= now_us):
-                return now_us
-            tx.set(self._key, max(0, to_us).to_bytes(_STORED_BYTES, "big"))
-            return max(0, to_us)
+            if stored is not None and is_intact(self._key, stored):
+                now_us = int.from_bytes(stored[:_STORED_BYTES], "big")
+                if only_new or to_us <= now_us:
+                    return now_us
+            # Of what is damaged nothing is known: a new beginning.
+            now_us = max(0, to_us)
+            tx.set(self._key, sealed(self._key, now_us.to_bytes(_STORED_BYTES, "big")))
+            return now_us
 
         before = self._monotonic()
         self._seen_us = (await store.commit(Operation(run))).result

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc.aio
 import pytest
 from tollmesh.credits.v1 import credits_pb2
 from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
@@ -72,6 +73,38 @@ async def test_a_capture_waits_for_the_credit_service(
     await world.credit_service.start()
     await settling
     assert await tenant.paid_bytes() == [5_000]
+
+
+class CountedCalls:
+    """A stub that counts the captures which it is asked for."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = CreditServiceStub(channel)
+        self.captures = 0
+
+    def __getattr__(self, name: str) -> object:
+        self.captures += name == "Capture"
+        return getattr(self._stub, name)
+
+
+async def test_a_wall_clock_that_jumps_ends_no_repetition_early(
+    world: World, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect(world.credit_service.address, errors=credits_errors.ERRORS) as channel:
+        counted = CountedCalls(channel)
+        holds = make_holds(world.directory, counted)
+        hold = await holds.reserve(usage_of(tenant))
+        hold.deliver(5_000)
+        await world.credit_service.stop()
+        settling = holds.settle(hold)
+        await until(lambda: counted.captures >= 1)
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + 10 * 86_400)
+        await until(lambda: settling.done() or counted.captures >= 5)
+        await world.credit_service.start()
+        await settling
+        assert await tenant.paid_bytes() == [5_000]
+        await holds.drain(5.0)
 
 
 async def test_a_delivery_ends_although_the_credit_service_is_gone_and_is_paid_later(

@@ -10,7 +10,7 @@ import pytest
 
 from services.store.errors import StoreUnavailableError
 from services.store.open import open_store
-from services.store.port import Committed, Operation, Store, T
+from services.store.port import Committed, Operation, Store, T, Transaction
 from services.store.retention import LONGEST_STEP_S, STEP_S, Retention
 
 SECOND_US = 1_000_000
@@ -66,6 +66,21 @@ async def test_a_later_start_goes_on_from_there_whatever_its_wall_clock_shows(
     await machine.run(first, 600)
     later = await machine.process(starts_at_s=5, wall_us=wall_us)
     assert first.now_us() - STEP_S * SECOND_US <= later.now_us() <= first.now_us()
+
+
+async def test_a_damaged_record_of_it_is_a_new_beginning(machine: Machine) -> None:
+    process = await machine.process()
+
+    def damage(tx: Transaction) -> None:
+        ((key, value),) = tx.range(b"", b"\xff")
+        tx.set(key, bytes([value[0] ^ 0x40]) + value[1:])
+
+    await machine.run(process, 600)
+    before_us = process.now_us()
+    await machine.store.commit(Operation(damage))
+    assert (await machine.process(wall_us=WALL_US)).now_us() == WALL_US
+    await machine.run(process, 600)
+    assert process.now_us() == before_us + 600 * SECOND_US
 
 
 async def test_a_new_store_takes_a_wall_clock_before_1970_for_1970(machine: Machine) -> None:
