@@ -18,7 +18,7 @@ from services.store.engines.lmdb import LmdbEngine
 from services.store.errors import StoreInUseError, StoreUnavailableError
 from services.store.group_commit import GroupCommit
 from services.store.open import open_store
-from services.store.port import Operation, Store, Transaction
+from services.store.port import Operation, ReadTransaction, Store, Transaction
 from tests.support import store_writer
 
 _OPEN = """
@@ -235,3 +235,22 @@ def test_a_read_only_directory_is_reported_and_opens_when_it_is_writable() -> No
         (line,) = ended.stdout.splitlines()
         assert line.startswith(f"cannot open the store in {directory}: ")
         assert line.endswith("; make it writable for the user of this service")
+
+
+async def test_reads_that_fail_do_not_use_up_the_readers(tmp_path: Path) -> None:
+    store = await open_store(f"lmdb://{tmp_path}/store")
+
+    def refuse(tx: ReadTransaction) -> None:
+        tx.get(b"key")
+        tx.range(b"a", b"z")
+        raise KeyError("kept")
+
+    kept = []  # with its traceback, as a log or a cycle of references keeps an error for a while
+    for _ in range(300):
+        with pytest.raises(KeyError) as caught:
+            await store.read(refuse)
+        kept.append(caught.value)
+        with pytest.raises(KeyError) as caught:
+            await store.commit(Operation(refuse))
+        kept.append(caught.value)
+    await store.close()

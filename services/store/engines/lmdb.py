@@ -134,12 +134,15 @@ class LmdbEngine:
         """Runs ``run`` on the last commit; in the event loop, or (a long read) in a thread."""
         if self._environment is None:
             raise StoreUnavailableError(f"the store in {self._directory} is not open")
+        snapshot: _LmdbSnapshot | None = None
         try:
-            with self._environment.begin() as transaction:
-                result = run(_LmdbSnapshot(transaction, longest))
-                return result, int.from_bytes(transaction.get(_VERSION_KEY) or b"", "big")
+            snapshot = _LmdbSnapshot(self._environment.begin(), longest)
+            return run(snapshot), int.from_bytes(snapshot.get(_VERSION_KEY) or b"", "big")
         except lmdb.Error as error:
             raise self._unavailable("read", error) from error
+        finally:
+            if snapshot is not None:
+                snapshot.end()
 
     async def _write(self, layer: Layer, version: int) -> None:
         """One synced LMDB transaction, with a larger map when the present one is full."""
@@ -281,6 +284,15 @@ class _LmdbSnapshot:
         self._transaction = transaction
         self._longest = longest
         self.get: Callable[[bytes], bytes | None] = transaction.get
+
+    def end(self) -> None:
+        """Lets go of the transaction, whoever still has this object.
+
+        LMDB has few places for readers, and one is free again when nothing refers to its
+        transaction any more. The frames in the traceback of an error must not be what does.
+        """
+        self._transaction.abort()
+        del self._transaction, self.get
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of keys."""
