@@ -18,6 +18,7 @@ from tests.support.history import Call, History, Target
 from tests.support.history_check import Violation, check
 from tests.support.history_clients import ACCOUNTS, Clients, record
 from tests.support.history_faults import FAULTS
+from tests.support.store_homes import ProcessHome, open_home
 
 CALLS = 120
 FACES = ["grpcio"] if why_not() else ["grpcio", "envoy"]
@@ -35,7 +36,18 @@ def seed() -> int:
 async def test_a_history_of_a_service_that_is_killed_is_strictly_serializable(
     tmp_path: Path, seed: int, face: str
 ) -> None:
-    history = await record(tmp_path, seed, calls=CALLS, kills=1, face=face)
+    history = await record(tmp_path, seed, calls=CALLS, kills=1, faces=[face])
+    check(history)
+
+
+@pytest.mark.fdb
+async def test_a_history_of_two_services_on_one_cluster_is_strictly_serializable(
+    tmp_path: Path, seed: int
+) -> None:
+    async with open_home("foundationdb", tmp_path, seed) as home:
+        assert isinstance(home, ProcessHome)
+        faces = [FACES[0], FACES[-1]]
+        history = await record(tmp_path, seed, calls=CALLS, kills=2, faces=faces, store=home.url)
     check(history)
 
 

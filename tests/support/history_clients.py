@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
 from services.credits.errors import ERRORS
 from services.rpc.client import connect
 from tests.support.credit_service import live, metered
-from tests.support.history import History, Message, Target
+from tests.support.history import History, Message, Stub, Target
 from tests.support.service_process import ServiceProcess, running
 
 ACCOUNTS = ("ann", "ben", "cat")
@@ -37,10 +37,10 @@ METHODS = {
 
 
 class Clients:
-    """The clients of one history."""
+    """The clients of one history; each call goes to any of the targets."""
 
-    def __init__(self, seed: int, history: History, target: Target) -> None:
-        self.seed, self.history, self.target = seed, history, target
+    def __init__(self, seed: int, history: History, *targets: Target) -> None:
+        self.seed, self.history, self.targets = seed, history, targets
         self.holds = {name: ["hold-1-00000000"] for name in ACCOUNTS}
         self.sent: list[tuple[str, Message]] = []
 
@@ -57,15 +57,16 @@ class Clients:
             if method != "GetBalance":
                 self.sent = [*self.sent[-30:], (method, request)]
             if asker.dice.random() < 0.05:
-                await asyncio.gather(self._until_known(method, request),
-                                     self._until_known(method, request))  # fmt: skip
+                await asyncio.gather(self._until_known(asker.dice, method, request),
+                                     self._until_known(asker.dice, method, request))  # fmt: skip
             else:
-                await self._until_known(method, request)
+                await self._until_known(asker.dice, method, request)
 
-    async def _until_known(self, method: str, request: Message) -> None:
+    async def _until_known(self, dice: random.Random, method: str, request: Message) -> None:
         """Asks again, with the same request id, until the outcome is known."""
         while True:
-            calls = await self.history.call(await self.target.stub(), method, request)
+            stub = await dice.choice(self.targets).stub()
+            calls = await self.history.call(stub, method, request)
             if not any(call.unknown for call in calls):
                 break
             await asyncio.sleep(0.01)  # the killed service is noticed by others too
@@ -144,42 +145,74 @@ class _Asker:
         return self.dice.choice(self._holds[ids["account_id"]][-4:])
 
 
-@asynccontextmanager
-async def _service(directory: Path, face: str) -> AsyncIterator[tuple[ServiceProcess, Any]]:
-    settings = {"store": f"lmdb://{directory / 'store'}", "face": face}
-    async with (
-        running("credits", settings, directory) as process,
-        connect(process.address, errors=ERRORS) as channel,
-    ):
-        yield process, CreditServiceStub(channel)
+class _Service:
+    """A service process that is killed and started again; one of several on a store, perhaps."""
+
+    def __init__(self, directory: Path, store: str, face: str) -> None:
+        self.target = Target()
+        self._directory = directory
+        self._settings = {"store": store, "face": face}
+        self._running = AsyncExitStack()
+        self._process: ServiceProcess | None = None
+
+    async def start(self) -> Stub:
+        """Starts it, lets clients call it, and gives a stub."""
+        self._directory.mkdir(exist_ok=True)
+        enter = self._running.enter_async_context
+        self._process = await enter(running("credits", self._settings, self._directory))
+        stub = CreditServiceStub(await enter(connect(self._process.address, errors=ERRORS)))
+        self.target.set(stub)
+        return stub
+
+    async def kill(self) -> None:
+        """Kills it with whatever it is doing."""
+        assert self._process is not None, "it was never started"
+        self.target.clear()
+        assert await self._process.stop(signal.SIGKILL) == -signal.SIGKILL
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Ends what is left of it."""
+        await self._running.aclose()
 
 
 async def record(
-    directory: Path, seed: int, *, calls: int, kills: int = 0, face: str = "grpcio"
+    directory: Path,
+    seed: int,
+    *,
+    calls: int,
+    kills: int = 0,
+    faces: Sequence[str] = ("grpcio",),
+    store: str = "",
 ) -> History:
-    """A history of a service process of its own, killed so often while it is called.
+    """A history of service processes of its own, of which one is killed so often meanwhile.
 
     Args:
-        calls: of each client, at least; a killed service's are asked again.
+        calls: of each client, at least; what was under way in a killed process is asked again.
+        faces: of each process one; several need a ``store`` that takes several.
+        store: its URL, unless it is one of LMDB in the directory.
     """
-    history, target, dice = History(), Target(), random.Random(seed)
-    clients = asyncio.create_task(Clients(seed, history, target).run(calls))
+    store = store or f"lmdb://{directory / 'store'}"
+    services = [_Service(directory / f"{n}", store, face) for n, face in enumerate(faces)]
+    history, dice = History(), random.Random(seed)
+    targets = [service.target for service in services]
+    clients = asyncio.create_task(Clients(seed, history, *targets).run(calls))
     share = calls * CLIENTS // (kills + 1)
     try:
+        stubs = [await service.start() for service in services]
         for kill in range(1, kills + 1):
-            async with _service(directory, face) as (process, stub):
-                target.set(stub)
-                many = kill * share - dice.randrange(share // 2)
-                while len(history.calls) < many and not clients.done():  # noqa: ASYNC110 (any moment will do)
-                    await asyncio.sleep(dice.random() * 0.005)
-                assert not clients.done(), "no call was left to be killed"
-                target.clear()
-                assert await process.stop(signal.SIGKILL) == -signal.SIGKILL
-        async with _service(directory, face) as (_, stub):
-            target.set(stub)
-            await clients
-            await history.read_ledgers(stub, ACCOUNTS)
+            many = kill * share - dice.randrange(share // 2)
+            while len(history.calls) < many and not clients.done():  # noqa: ASYNC110 (any moment will do)
+                await asyncio.sleep(dice.random() * 0.005)
+            assert not clients.done(), "no call was left to be killed"
+            unlucky = dice.randrange(len(services))
+            await services[unlucky].kill()
+            stubs[unlucky] = await services[unlucky].start()
+        await clients
+        await history.read_ledgers(stubs[0], ACCOUNTS)
     finally:
         clients.cancel()
         await asyncio.gather(clients, return_exceptions=True)
+        for service in services:
+            await service.stop()
     return history
