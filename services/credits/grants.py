@@ -126,7 +126,9 @@ def void_grant(account: Account, request: VoidGrant) -> Answer:
         grant=number,
         resource=request.resource,
     )
-    account.tx.clear(REFILLS.key(account.account_id, terms.next_refill_us, number))
+    if terms.next_refill_us != NEVER_US:
+        account.tx.clear(REFILLS.key(account.account_id, terms.next_refill_us, number))
+        account.wallet.refills_us = _next_refill_us(account)
     ended = changed(terms, voided=True, next_refill_us=NEVER_US)
     account.set_grant_terms(number, ended)
     return account.answer(entry, amount, terms.currency)
@@ -141,7 +143,7 @@ def keys(account_id: str, grant_id: str) -> tuple[bytes, ...]:
 def refill_next(account: Account) -> None:
     """Refills the recurring grant that is due at ``refills_us``, for one period.
 
-    There is none when the one that was due was voided: then what ends before the next comes first.
+    There is none when that is not up to date: then what ends before the next one comes first.
     """
     begin, end = REFILLS.range(account.account_id)
     for key, value in account.tx.range(begin, end, limit=1):
@@ -150,8 +152,7 @@ def refill_next(account: Account) -> None:
         if int(refill_us) <= account.wallet.refills_us:
             account.tx.clear(key)
             _refill(account, int(number))
-    first = account.tx.range(begin, end, limit=1)
-    account.wallet.refills_us = int(REFILLS.parts(first[0][0])[1]) if first else NEVER_US
+    account.wallet.refills_us = _next_refill_us(account)
 
 
 def recurring(tx: ReadTransaction, account_id: str, lots: Sequence[Lot]) -> dict[int, GrantTerms]:
@@ -196,6 +197,12 @@ def _in_period(terms: GrantTerms, refills: int) -> GrantTerms:
     end_us = boundary_us(terms.create_us, RefillPeriod(terms.period), refills + 1)
     next_us = end_us if end_us < terms.end_us else NEVER_US
     return changed(terms, refills=refills, expire_us=end_us, next_refill_us=next_us)
+
+
+def _next_refill_us(account: Account) -> int:
+    begin, end = REFILLS.range(account.account_id)
+    first = account.tx.range(begin, end, limit=1)
+    return int(REFILLS.parts(first[0][0])[1]) if first else NEVER_US
 
 
 def _schedule(account: Account, number: int, terms: GrantTerms) -> None:

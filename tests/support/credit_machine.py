@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -62,7 +62,7 @@ class CreditMachine(RuleBasedStateMachine):
         found = self.run(self.calls.outcome(method, request))
         said = expected(self.model, method, request, self.clock.now_us)
         self._sound = found == said
-        assert found == said, f"{method}: {request}"
+        assert found == said, f"{method}: {request}\nfound {found}\nthe model says {said}"
         self.sent.append((method, request))
         debits = getattr(request, "debits", None)
         self._touched |= {each.account_id for each in ([request] if debits is None else debits)}
@@ -136,31 +136,31 @@ class CreditMachine(RuleBasedStateMachine):
             request = pb.GetBalanceRequest(account_id=account_id, currency=currency)
             answer = await self.calls("GetBalance", request)
             balance = answer.balance
-            assert balance == model.balance(account_id, currency, now_us)
+            _same([balance], [model.balance(account_id, currency, now_us)])
             gone = balance.held + balance.spent + balance.expired + balance.voided
             assert balance.granted == balance.available + gone
             given = [grant for grant in answer.grants if grant.grant_id]
-            assert given == model.grants(account_id, currency, now_us)
+            _same(given, model.grants(account_id, currency, now_us))
         page = pb.ListEntriesRequest(account_id=account_id, page_size=newest, newest_first=True)
         entries = list((await self.calls("ListEntries", page)).entries)
-        assert entries == model.entries(account_id, now_us)[: -newest - 1 : -1]
+        _same(entries[::-1], model.entries(account_id, now_us)[-newest:])
 
     async def _compare_lists(self, account_id: str) -> None:
         now_us, model = self.clock.now_us, self.model
         page = pb.ListHoldsRequest(account_id=account_id, page_size=1000)
-        opened = model.holds(account_id, now_us)
-        assert list((await self.calls("ListHolds", page)).holds) == opened
+        opened = list((await self.calls("ListHolds", page)).holds)
+        _same(opened, model.holds(account_id, now_us))
         for number in model.books(account_id).holds:
             hold_id = model.books(account_id).hold_name(number)
             one = pb.GetHoldRequest(account_id=account_id, hold_id=hold_id)
             hold = (await self.calls("GetHold", one)).hold
-            assert hold == model.hold(account_id, hold_id, now_us)
+            _same([hold], [model.hold(account_id, hold_id, now_us)])
         for period in pb.UsagePeriod.values():
             await self._usage_is_the_models(account_id, period)
         for currency in CURRENCIES:
             asked = ledger_pb2.GetAccountTermsRequest(account_id=account_id, currency=currency)
             terms = (await self.calls("GetAccountTerms", asked)).terms
-            assert terms == model.terms(account_id, currency)
+            _same([terms], [model.terms(account_id, currency)])
 
     async def _usage_is_the_models(self, account_id: str, period: pb.UsagePeriod.ValueType) -> bool:
         """Compares it; says whether it could be told, as its sums are within 64 bits."""
@@ -172,6 +172,13 @@ class CreditMachine(RuleBasedStateMachine):
             said = refused.reason, []
         assert (found, list(answer.usage) if found == "OK" else []) == said
         return found == "OK"
+
+
+def _same(found: Sequence[Message], said: Sequence[Message]) -> None:
+    """Shows the first difference alone."""
+    for one, other in zip(found, said, strict=False):
+        assert one == other, f"found {one}\nthe model says {other}"
+    assert len(found) == len(said), f"{len(found)} found; the model says {len(said)}"
 
 
 def one_of(names: Callable[[str], list[str]], who: str, back: int) -> str:
