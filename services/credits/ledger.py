@@ -6,7 +6,8 @@ a transaction (``grants``, ``debits``, ``holds``, ``settlement``, ``queries``).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -93,7 +94,7 @@ class Ledger:
         reads = refunds.keys(request.account_id, request.entry_id)
         return await self._apply(request, partial(refund, request=request), reads)
 
-    def debit(self, request: Debit) -> Awaitable[Applied]:
+    def debit(self, request: Debit) -> asyncio.Future[Applied]:
         """Takes credit."""
         return self._parcels.add(request)
 

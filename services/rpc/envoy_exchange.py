@@ -28,7 +28,7 @@ from services.rpc.framing import (
 )
 from services.rpc.metadata import Received
 from services.rpc.methods import Method
-from services.rpc.pipeline import Pipeline, unlogged_answer, unlogged_stream
+from services.rpc.pipeline import Pipeline, Told, UnderWay, unlogged_answer, unlogged_stream
 
 _COMPRESSED_FROM_BYTES = 16 * 1024
 """Single answers from this size are compressed for callers that take it; streams never are."""
@@ -64,6 +64,8 @@ class Route:
     limit: int
     """The largest request, in bytes."""
     ended: Callable[[Exchange], None]
+    begin: Callable[[Any, Call, Told], UnderWay | None] | None = None
+    """Instead of ``answer``, for a method that needs no task."""
 
     @staticmethod
     def of(
@@ -71,13 +73,15 @@ class Route:
     ) -> Route:
         """Through the pipeline, or without one: not counted, not logged."""
         answer: Callable[[Any, Call], Any]
+        begin = None
         if pipeline is None:
             answer = unlogged_stream(method) if method.server_streaming else unlogged_answer(method)
         elif method.server_streaming:
             answer = pipeline.stream_answer(method)
         else:
             answer = pipeline.unary_answer(method)
-        return Route(method.path, answer, method.server_streaming, limit, ended)
+            begin = None if method.needs_task else pipeline.taskless_answer(method)
+        return Route(method.path, answer, method.server_streaming, limit, ended, begin)
 
 
 def answer_with(send: Send, status: int, headers: Headers) -> None:
@@ -101,8 +105,8 @@ class Exchange:
         "_route",
         "_send",
         "_started",
-        "_task",
         "_timer",
+        "_work",
         "receive",
     )
 
@@ -114,7 +118,7 @@ class Exchange:
         self._received = metadata
         self.receive = receive
         self._send = send
-        self._task: asyncio.Task[None] | None = None
+        self._work: asyncio.Task[None] | UnderWay | None = None
         self._timer = False
         self._late = False
         self._leaving = False
@@ -133,7 +137,7 @@ class Exchange:
             self.expire_in(deadline - now)
         if self._look_at == 0:
             self._look_at = now + self._look_s
-        elif now >= self._look_at and self._task is not None and self._all_is_read():
+        elif now >= self._look_at and self._work is not None and self._all_is_read():
             self._look_s = min(2 * self._look_s, _LAST_LOOK_S)
             self._look_at = now + self._look_s
             self.receive().add_done_callback(self._looked)
@@ -159,16 +163,16 @@ class Exchange:
         if self._over:
             return
         self._over = True
-        if self._task is None:
+        if self._work is None:
             self._run_out()
         else:
             # Not at once: a task that has not begun would never know.
-            asyncio.get_running_loop().call_soon(self._interrupt, self._task)
+            asyncio.get_running_loop().call_soon(self._interrupt, self._work)
 
-    def _interrupt(self, task: asyncio.Task[None]) -> None:
+    def _interrupt(self, work: asyncio.Task[None] | UnderWay) -> None:
         """Cancels the handler, unless it knows: then it is cleaning up, and is left to it."""
         if not self._leaving:
-            task.cancel()
+            work.cancel()
 
     def _all_is_read(self) -> bool:
         """Whether no event is outstanding that would tell of the caller's end."""
@@ -190,13 +194,25 @@ class Exchange:
             self.cancel()
 
     def _begin(self, incoming: object) -> None:
-        run = self._give_many(incoming) if self._route.many else self._give_one(incoming)
-        self._task = asyncio.create_task(run)
+        route = self._route
+        if route.begin is not None:
+            self._work = route.begin(incoming, self._call, self._told)
+        else:
+            run = self._give_many(incoming) if route.many else self._give_one(incoming)
+            self._work = asyncio.create_task(run)
 
     async def _give_one(self, incoming: object) -> None:
         try:
             response: bytes = await self._route.answer(incoming, self._call)
         except BaseException as error:  # noqa: BLE001 (what becomes of it is decided there)
+            self._failed(error)
+        else:
+            self._told(response, None)
+
+    def _told(self, response: bytes, error: BaseException | None) -> None:
+        """Ends the call with its one answer, or with what went wrong."""
+        self._work = None  # it knows this exchange: a cycle would have to be found
+        if error is not None:
             self._failed(error)
             return
         self._over = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -21,13 +22,20 @@ class Method:
     handler: Callable[[Any, Any], Any]
     """The servicer's bound method: takes a request (or an async iterator of them) and a Call.
 
-    A coroutine function; with ``server_streaming`` an async generator function.
+    A coroutine function, or a plain function that gives a ``Later``; with ``server_streaming`` an
+    async generator function.
     """
     request_class: type[Message]
     client_streaming: bool
     server_streaming: bool
     has_account: bool
     """Whether the request names an ``account_id``, for the log."""
+
+    @property
+    def needs_task(self) -> bool:
+        """Whether its handler runs in a task: not when it is a plain function."""
+        streams = self.client_streaming or self.server_streaming
+        return streams or iscoroutinefunction(self.handler)
 
 
 def service_of(servicer: object) -> ServiceDescriptor:

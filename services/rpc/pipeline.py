@@ -29,6 +29,7 @@ from services.rpc.errors import (
     StatusError,
     request_too_large,
 )
+from services.rpc.later import Later
 from services.rpc.methods import Method
 from services.rpc.trace import trace_id_of
 from services.rpc.validation import check, prepare
@@ -41,6 +42,9 @@ Incoming = Any
 
 Which of the two, the method says.
 """
+
+Told = Callable[[bytes, BaseException | None], None]
+"""Takes the answer to a call, or how it failed."""
 
 _TRANSIT_S = 0.05
 
@@ -102,6 +106,26 @@ class Pipeline:
             return encoded
 
         return answer
+
+    def taskless_answer(self, method: Method) -> Callable[[Incoming, Call, Told], UnderWay | None]:
+        """Wraps a method that needs no task: the answer is told, now (None is given) or later.
+
+        What runs later does so in a context in which the call is the current one. The caller sees
+        to it that this is a context of its own: a callback is.
+        """
+        receive, handler = self._receiver(method), method.handler
+
+        def begin(incoming: Incoming, call: Call, told: Told) -> UnderWay | None:
+            started = time.perf_counter()
+            try:
+                self._admit(call)
+                later: Later[Message] = handler(receive(incoming, call), call)
+            except BaseException as error:  # noqa: BLE001 (what becomes of it is decided there)
+                told(b"", self._failed(call, started, error))
+                return None
+            return UnderWay(self, call, started, later, told)
+
+        return begin
 
     def stream_answer(self, method: Method) -> Callable[[Incoming, Call], AsyncIterator[bytes]]:
         """Wraps a method that gives a stream of answers.
@@ -171,7 +195,7 @@ class Pipeline:
             {
                 "method": call.method,
                 "code": code,
-                "duration_ms": round((time.perf_counter() - started) * 1000, 3),
+                "duration_ms": round((time.perf_counter() - started) * 1e6) / 1000,
                 "request_id": call.request_id,
                 "trace_id": trace_id_of(call.trace_parent),
                 "peer": call.peer,
@@ -183,10 +207,7 @@ class Pipeline:
     def _failed(self, call: Call, started: float, error: BaseException) -> BaseException:
         """Records how a call failed; gives what the face is to see instead of ``error``."""
         if _is_the_end(error):
-            # The caller's clock started earlier than ours and is the one that ends the call.
-            remaining = call.remaining_s()
-            late = remaining is not None and remaining < _TRANSIT_S
-            self._finished(call, started, "DEADLINE_EXCEEDED" if late else "CANCELLED")
+            self._cut_short(call, started)
             return error
         if isinstance(error, StatusError):
             call.note(error=str(error))
@@ -196,6 +217,13 @@ class Pipeline:
         call.note(reason=answer.reason_name(), error=str(answer))
         self._finished(call, started, answer.code.name)
         return answer
+
+    def _cut_short(self, call: Call, started: float) -> None:
+        """Records that a call was ended before its answer was there."""
+        # The caller's clock started earlier than ours and is the one that ends the call.
+        remaining = call.remaining_s()
+        late = remaining is not None and remaining < _TRANSIT_S
+        self._finished(call, started, "DEADLINE_EXCEEDED" if late else "CANCELLED")
 
     def _answer(self, call: Call, error: BaseException) -> ServiceError:
         if isinstance(error, ServiceError) and (
@@ -213,6 +241,41 @@ class Pipeline:
         call.note(incident_id=incident_id)
         log.error("call_failed", method=call.method, incident_id=incident_id, exc_info=error)
         return InternalError(metadata={"incident_id": incident_id})
+
+
+class UnderWay:
+    """A call without a task, whose answer is to come."""
+
+    __slots__ = ("_call", "_cancelled", "_later", "_pipeline", "_started", "_told")
+
+    def __init__(
+        self, pipeline: Pipeline, call: Call, started: float, later: Later[Message], told: Told
+    ) -> None:
+        self._pipeline = pipeline
+        self._call = call
+        self._started = started
+        self._later = later
+        self._told = told
+        self._cancelled = False
+        later.future.add_done_callback(self._done)
+
+    def cancel(self) -> None:
+        """Ends the call, unless the answer is there already."""
+        self._cancelled = self._later.future.cancel()
+
+    def _done(self, future: asyncio.Future[Any]) -> None:
+        pipeline = self._pipeline
+        try:
+            encoded = self._later.answer(future.result()).SerializeToString()
+        except BaseException as error:  # noqa: BLE001 (what becomes of it is decided there)
+            if self._cancelled:
+                pipeline._cut_short(self._call, self._started)  # noqa: SLF001 (a part of it)
+            else:
+                error = pipeline._failed(self._call, self._started, error)  # noqa: SLF001 (as above)
+            self._told(b"", error)
+        else:
+            pipeline._finished(self._call, self._started, "OK")  # noqa: SLF001 (as above)
+            self._told(encoded, None)
 
 
 def unlogged_answer(method: Method) -> Callable[[Any, Call], Any]:

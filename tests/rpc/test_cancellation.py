@@ -33,7 +33,7 @@ async def _cleaned_up(echo: EchoServer, key: str) -> None:
     assert echo.told(key)[:3] == ["entered", "cancelled", "cleaned_up"]
 
 
-@pytest.mark.parametrize("kind", ["Say", "Count"])
+@pytest.mark.parametrize("kind", ["Say", "Ask", "Count"])
 async def test_a_caller_that_goes_away_cancels_the_handler(
     echo: EchoServer, stub: Stub, key: str, kind: str
 ) -> None:

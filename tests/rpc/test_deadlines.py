@@ -17,6 +17,7 @@ from tests.support.echo_service import EchoServicer, Message, pb
 from tests.support.http2_peer import Http2Peer
 
 SAY = "/tests.echo.v1.EchoService/Say"
+ASK = "/tests.echo.v1.EchoService/Ask"
 COUNT = "/tests.echo.v1.EchoService/Count"
 
 
@@ -29,11 +30,12 @@ async def _cleaned_up(echo: EchoServer, key: str) -> None:
     assert echo.told(key) == ["entered", "cancelled", "cleaned_up"]
 
 
+@pytest.mark.parametrize("kind", ["Say", "Ask"])
 async def test_a_call_ends_at_its_deadline_on_both_sides(
-    echo: EchoServer, stub: Stub, key: str
+    echo: EchoServer, stub: Stub, key: str, kind: str
 ) -> None:
     with pytest.raises(DeadlineExceededError):
-        await stub.Say(_wait(key), timeout=0.1)
+        await getattr(stub, kind)(_wait(key), timeout=0.1)
     await _cleaned_up(echo, key)
 
 
@@ -71,7 +73,7 @@ async def test_a_deadline_passes_in_the_middle_of_a_stream_of_answers(
     await echo.until_step(key, "cleaned_up")
 
 
-@pytest.mark.parametrize("path", [SAY, COUNT])
+@pytest.mark.parametrize("path", [SAY, ASK, COUNT])
 async def test_a_caller_that_keeps_no_clock_is_told_when_its_time_is_over(
     echo: EchoServer, key: str, path: str
 ) -> None:

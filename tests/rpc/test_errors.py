@@ -31,7 +31,7 @@ from tests.support.echo_server import EchoServer
 from tests.support.echo_service import EchoServicer, Message, pb, pb_grpc
 from tests.support.http2_peer import Http2Peer
 
-KINDS = ("Say", "Count", "Join", "Chat")
+KINDS = ("Say", "Ask", "Count", "Join", "Chat")
 SECRET = "tm_local_k1_hunter2"
 
 
@@ -205,9 +205,11 @@ async def test_an_unknown_exception_tells_nothing_but_an_incident(
     echo: EchoServer, plain_stub: Stub, kind: str
 ) -> None:
     request = _failing("ValueError", SECRET)
-    call = getattr(plain_stub, kind)(request if kind in {"Say", "Count"} else iter([request]))
+    call = getattr(plain_stub, kind)(
+        request if kind in {"Say", "Ask", "Count"} else iter([request])
+    )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call if kind in {"Say", "Join"} else await call.read()
+        await call if kind in {"Say", "Ask", "Join"} else await call.read()
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     told = f"{caught.value} {caught.value.trailing_metadata()} {caught.value.initial_metadata()}"
     for inside in (SECRET, "ValueError", "Traceback", ".py", "asyncio"):

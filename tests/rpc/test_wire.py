@@ -20,6 +20,7 @@ from tests.support.echo_service import pb
 from tests.support.http2_peer import Answer, Http2Peer, framed, request_headers
 
 SAY = "/tests.echo.v1.EchoService/Say"
+ASK = "/tests.echo.v1.EchoService/Ask"
 COUNT = "/tests.echo.v1.EchoService/Count"
 JOIN = "/tests.echo.v1.EchoService/Join"
 CHAT = "/tests.echo.v1.EchoService/Chat"
@@ -73,7 +74,7 @@ async def test_the_content_type_may_name_the_format(echo: EchoServer) -> None:
     assert answer.code is grpc.StatusCode.OK
 
 
-@pytest.mark.parametrize("path", [SAY, JOIN, CHAT])
+@pytest.mark.parametrize("path", [SAY, ASK, JOIN, CHAT])
 async def test_bytes_that_are_no_message_are_an_invalid_argument(
     echo: EchoServer, path: str
 ) -> None:

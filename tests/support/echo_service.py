@@ -5,6 +5,7 @@ Its stubs are generated from tests/rpc/echo.proto when this module is imported.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ from typing import Any
 from grpc_tools import protoc  # type: ignore[import-untyped]  # has none
 
 from services.rpc.call import Call
+from services.rpc.later import Later
 
 ROOT = Path(__file__).parents[2]
 Message = Any
@@ -50,6 +52,19 @@ class EchoServicer(_Generated):  # type: ignore[misc]  # generated just now
 
     async def Say(self, request: Message, context: object) -> Message:  # noqa: N802 (the contract's name)
         return await self._answer(request, Call.of(context))
+
+    def Ask(self, request: Message, context: object) -> Later[Message]:  # noqa: N802 (the contract's name)
+        """As Say, from a plain function."""
+        if request.behaviour == "raise":
+            raise ValueError(request.text)
+        answer = asyncio.ensure_future(self._answer(request, Call.of(context)))
+        return Later(answer, self.finish)
+
+    def finish(self, answer: Message) -> Message:
+        """The last step of Ask."""
+        if answer.text == "bad":
+            raise ValueError(answer.text)
+        return answer
 
     async def Count(self, request: Message, context: object) -> AsyncIterator[Message]:  # noqa: N802 (the contract's name)
         for _ in range(request.times):
