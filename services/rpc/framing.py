@@ -6,7 +6,6 @@ Format: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 from __future__ import annotations
 
 import base64
-import re
 import zlib
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
@@ -28,8 +27,8 @@ PREFIX_BYTES = 5
 
 ACCEPTED_ENCODINGS = b"identity,gzip,deflate"
 
-_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-_is_timeout = re.compile(rb"(\d{1,8})([HMSmun])").fullmatch
+_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_MAX_DIGITS = 8
 # What zlib needs to know: 16 more than the window's size means gzip.
 _WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
 _FAST = 1
@@ -41,8 +40,10 @@ def seconds_of(timeout: bytes | None) -> float | None:
     """What a ``grpc-timeout`` allows; None when there is none, or none that can be read."""
     if timeout is None:
         return None
-    found = _is_timeout(timeout)
-    return None if found is None else int(found[1]) * _UNITS[found[2].decode()]
+    digits, unit = timeout[:-1], _UNITS.get(timeout[-1:])
+    if unit is None or not digits.isdigit() or len(digits) > _MAX_DIGITS:
+        return None
+    return int(digits) * unit
 
 
 def frame(message: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 # What belongs to the protocol, or would be bytes.
 _NOT_METADATA = frozenset(
@@ -30,6 +31,14 @@ class Received(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._all()[name]
+
+    def get(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 (as of any mapping)
+        """One value, without decoding the others."""
+        key = name.encode()
+        value = self.headers.get(key)
+        if value is None or key in _NOT_METADATA or name.endswith("-bin"):
+            return default
+        return value.decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())

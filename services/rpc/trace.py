@@ -5,13 +5,15 @@ Format of ``traceparent``: https://www.w3.org/TR/trace-context/#traceparent-head
 
 from __future__ import annotations
 
-import random
+import os
 import re
 
 REQUEST_ID_KEY = "x-request-id"
 TRACE_PARENT_KEY = "traceparent"
 
-_random_bits = random.getrandbits
+_POOL = 256
+_ids: list[str] = []
+"""New ids of 32 hexadecimal digits: made many at a time, one costs next to nothing."""
 _is_request_id = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}").fullmatch
 _is_trace_parent = re.compile(
     r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
@@ -22,17 +24,26 @@ def request_id_of(received: str | None) -> str:
     """The caller's request id when it is a harmless one, else a new one."""
     if received is not None and _is_request_id(received):
         return received
-    return f"{_random_bits(96):024x}"
+    return _new_id()[:24]
 
 
 def trace_parent_of(received: str | None) -> str:
     """The trace of the caller continued with a span of our own, or a new trace."""
-    span = f"{_random_bits(64) or 1:016x}"
+    span = _new_id()[:16]
     if received is not None and _is_trace_parent(received):
         return f"{received[:36]}{span}{received[52:]}"
-    return f"00-{_random_bits(128) or 1:032x}-{span}-01"
+    return f"00-{_new_id()}-{span}-01"
 
 
 def trace_id_of(trace_parent: str) -> str:
     """The trace's id, as logs have it."""
     return trace_parent[3:35]
+
+
+def _new_id() -> str:
+    try:
+        return _ids.pop()
+    except IndexError:
+        digits = os.urandom(16 * _POOL).hex()
+        _ids.extend(digits[start : start + 32] for start in range(0, len(digits), 32))
+        return _ids.pop()
