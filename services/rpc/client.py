@@ -36,6 +36,8 @@ _OPTIONS = [
     # The mesh's services are reached directly, whatever proxy the environment names for others.
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_send_message_length", -1),
+    # Of several addresses, each has its share of the calls; one that fails has none.
+    ("grpc.lb_policy_name", "round_robin"),
 ]
 
 _Untyped = Any
@@ -53,7 +55,8 @@ def connect(
     """A channel for generated stubs; made inside a running event loop, closed by its owner.
 
     Args:
-        target: ``host:port``.
+        target: ``host:port``, or ``ipv4:HOST:PORT,HOST:PORT`` for several processes of a service;
+            all addresses, also of a name that has several, are called by turns.
         errors: what the service raises besides the errors of any service.
         tls: None for plain text.
         default_deadline_s: for calls with one answer and one request whose caller passes no

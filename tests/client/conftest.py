@@ -26,8 +26,14 @@ class Relay:
     """So many more connections are broken when the service first answers a call on them."""
     swallowed: int = 0
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
+    _serving: set[asyncio.Task[None]] = field(default_factory=set)
+    _ended: bool = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         host, _, port = self.target.rpartition(":")
         try:
             there, back = await asyncio.open_connection(host, int(port))
@@ -35,6 +41,8 @@ class Relay:
             writer.close()
             return
         self._open |= {writer, back}
+        if self._ended:
+            self.cut()
         await asyncio.gather(self._copy(reader, back), self._copy(there, writer, answers=True))
         self._open -= {writer, back}
 
@@ -61,6 +69,12 @@ class Relay:
             pass
         finally:
             writer.close()
+
+    async def end(self) -> None:
+        """Cuts what is open, and what was just being opened."""
+        self._ended = True
+        self.cut()
+        await asyncio.gather(*self._serving)
 
     def cut(self) -> None:
         for writer in self._open:
@@ -94,7 +108,7 @@ async def relay(service: Service) -> AsyncIterator[Relay]:
     relay.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     yield relay
     server.close()
-    relay.cut()
+    await relay.end()
 
 
 @pytest.fixture

@@ -76,6 +76,8 @@ def channel_options(tls: Tls | None) -> list[tuple[str, int | str]]:
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.max_receive_message_length", 64 << 20),
+        # Of several addresses, each has its share of the calls; one that fails has none.
+        ("grpc.lb_policy_name", "round_robin"),
     ]
     if tls is not None and tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
