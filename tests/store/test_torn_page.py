@@ -166,6 +166,24 @@ async def test_a_file_in_which_everything_is_lost_is_no_new_store(
         assert (tmp_path / name / DATA).read_bytes() == data
 
 
+@pytest.mark.parametrize("left", [None, b""])
+async def test_a_data_file_that_is_gone_or_empty_is_a_new_store_only_where_there_was_none(
+    states: Sequence[State], tmp_path: Path, left: bytes | None
+) -> None:
+    """One that is killed as it makes its store leaves an empty file; that may be opened."""
+    files = {**states[-1].files}
+    del files[DATA]
+    if left is not None:
+        files[DATA] = left
+    _leave(tmp_path / "lost", files)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await open_store(f"lmdb://{tmp_path / 'lost'}")
+    _check_refusal(str(caught.value), tmp_path / "lost")
+    _leave(tmp_path / "new", {**files, "owner.lock": b""})
+    store = await open_store(f"lmdb://{tmp_path / 'new'}")
+    await store.close()
+
+
 async def test_a_lock_file_that_is_garbage_is_no_obstacle(
     states: Sequence[State], tmp_path: Path, dice: random.Random
 ) -> None:

@@ -22,7 +22,13 @@ from typing import Any, NamedTuple, TypeVar
 import lmdb
 
 from services.store.engine import Work
-from services.store.engines.lmdb_file import check, make_directory, sync_directory
+from services.store.engines.lmdb_file import (
+    OWNER_FILE,
+    check,
+    make_directory,
+    note_opened,
+    sync_directory,
+)
 from services.store.errors import StoreInUseError, StoreUnavailableError
 from services.store.layer import Layer, Snapshot, add_to_counter
 
@@ -126,6 +132,7 @@ class LmdbEngine:
             # The map of an existing store may be larger than what was asked for.
             self._map_bytes = max(self._map_bytes, environment.info()["map_size"])
             sync_directory(self._directory)
+            note_opened(self._owner)
         except (OSError, lmdb.Error) as error:
             raise self._unavailable("open", error) from error
         return environment
@@ -191,7 +198,7 @@ def _remedy(error: Exception) -> str:
 
 def _own(directory: Path) -> int:
     """Takes the lock that keeps others out; it ends with the process, however that ends."""
-    owner = os.open(directory / "owner.lock", os.O_CREAT | os.O_RDWR, 0o644)
+    owner = os.open(directory / OWNER_FILE, os.O_CREAT | os.O_RDWR, 0o644)
     try:
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -12,13 +12,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
 from services.store.errors import StoreUnavailableError
 
-DATA_FILE = "data.mdb"
+DATA_FILE, OWNER_FILE = "data.mdb", "owner.lock"
+_OPENED = b"opened\n"
+"""In the owner file of a store that was opened once: its data file is never empty again."""
 _ORDER = "<" if sys.byteorder == "little" else ">"
 _PAGE = Struct(_ORDER + "QHHHH")
 """Number, unused here, flags, then the bounds of the free space."""
@@ -69,25 +72,25 @@ class _Meta(NamedTuple):
 def check(directory: Path) -> None:
     """Raises ``StoreUnavailableError`` unless the data file in a directory can be mapped safely.
 
-    A file that is absent or empty is fine. What the pages of the trees say is not looked at: that
-    is for ``tollmesh audit``. Costs a few reads; a walk through the tree if the file is short.
-    Raises OSError when the file cannot be read. Safe to repeat; nothing may write meanwhile.
+    A file that is absent or empty is fine if the store was never opened (``note_opened``). What the
+    pages of the trees say is not looked at: that is for ``tollmesh audit``. Costs a few reads; a
+    walk through the tree if the file is short. Raises OSError when the file cannot be read. Safe to
+    repeat; nothing may write meanwhile.
     """
-    path = directory / DATA_FILE
     try:
-        file = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    try:
-        size_bytes = os.fstat(file).st_size
-        if size_bytes:
-            _check(_File(file, size_bytes))
+        _check_in(directory)
     except _DamagedError as damage:
         raise StoreUnavailableError(
             f"cannot open the store in {directory}: {DATA_FILE} is damaged: {damage}; {_REMEDY}"
         ) from None
-    finally:
-        os.close(file)
+
+
+def note_opened(owner: int) -> None:
+    """Notes, in the open owner file, that the store's data file is there from now on."""
+    with suppress(OSError):  # a full disk; it is noted next time
+        if not os.fstat(owner).st_size:
+            os.pwrite(owner, _OPENED, 0)
+            os.fsync(owner)
 
 
 def make_directory(directory: Path) -> None:
@@ -122,6 +125,28 @@ class _File(NamedTuple):
         if len(found) < size_bytes:
             raise _DamagedError(f"it ends after {self.size_bytes} bytes")
         return found
+
+
+def _check_in(directory: Path) -> None:
+    try:
+        file = os.open(directory / DATA_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        _check_new(directory)
+        return
+    try:
+        size_bytes = os.fstat(file).st_size
+        if size_bytes:
+            _check(_File(file, size_bytes))
+        else:
+            _check_new(directory)
+    finally:
+        os.close(file)
+
+
+def _check_new(directory: Path) -> None:
+    owner = directory / OWNER_FILE
+    if owner.exists() and owner.stat().st_size:
+        raise _DamagedError("it is empty or gone, and there was a store")
 
 
 def _check(file: _File) -> None:
