@@ -40,6 +40,10 @@ class WholeCreditApi(CreditMachine):
     def restart_the_service(self) -> None:
         self.run(self.restart())
 
+    @rule()
+    def sweep(self) -> None:
+        self.run(self.settle())
+
     @rule(
         who=of.accounts,
         currency=of.currencies,
@@ -258,6 +262,17 @@ class WholeCreditApi(CreditMachine):
             again.CopyFrom(old)
             again.request_id = earlier.request_id
             self.call(method, again)
+
+    @precondition(lambda self: self.sent)
+    @rule(back=st.integers(0, 30), broken=of.broken)
+    def break_a_rule(self, back: int, broken: tuple[str, str]) -> None:
+        """Nothing happens, and nothing is remembered."""
+        method, old = self.sent[-1 - back % len(self.sent)]
+        request = type(old)()
+        request.CopyFrom(old)
+        setattr(request.debits[0] if hasattr(request, "debits") else request, *broken)
+        reason, _ = self.run(self.calls.outcome(method, request))
+        assert reason == "INVALID_ARGUMENT", request
 
 
 @pytest.mark.timeout(900)  # a failure is made small before it is shown

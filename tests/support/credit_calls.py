@@ -7,6 +7,7 @@ read as they cross the wire. What two outcomes have in common is made comparable
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from fractions import Fraction
 from typing import Any
 
@@ -31,9 +32,11 @@ _CLASSES = wire.classes_by_reason(ERRORS)
 
 
 class CreditCalls:
-    """Calls of one service in this process."""
+    """Calls of one service in this process, one after the other: versions must never fall."""
 
-    def __init__(self, service: CreditService) -> None:
+    def __init__(self, service: CreditService, version: int = 0) -> None:
+        """``version``: of an answer that was had before."""
+        self.version = version
         pipeline = Pipeline(Limits(), STORE_ERRORS)
         pipeline._lines._wanted = False  # thousands of lines would hide what failed
         self._methods: dict[str, Any] = {}
@@ -54,12 +57,26 @@ class CreditCalls:
         """
         try:
             if method == "StreamDebits":
-                return await self._stream(request)
-            raw = await self._methods[method](request.SerializeToString(), Call(method))
+                answer = await self._stream(request)
+            else:
+                raw = await self._methods[method](request.SerializeToString(), Call(method))
+                answer = self._answers[method].FromString(raw)
         except ServiceError as error:
             told = wire.decode(wire.encode(error), _CLASSES)
             raise told or TypeError("no error of the contract") from error
-        return self._answers[method].FromString(raw)
+        self._look_at_versions(request, answer)
+        return answer
+
+    async def messages(self, method: str, request: Message, most: int = 0) -> list[Message]:
+        """What a stream answers; not more than ``most``, if that is given."""
+        found: list[Message] = []
+        stream = self._methods[method](request.SerializeToString(), Call(method))
+        async with aclosing(stream) as raws:
+            async for raw in raws:
+                found.append(self._answers[method].FromString(raw))
+                if len(found) == most:
+                    break
+        return found
 
     async def outcome(self, method: str, request: Message) -> Outcome:
         """What it answers, or why it is refused; comparable to the model's."""
@@ -67,6 +84,17 @@ class CreditCalls:
             return "OK", plain(await self(method, request))
         except ServiceError as error:
             return error.reason_name(), dict(error.metadata)
+
+    def _look_at_versions(self, request: Message, answer: Message) -> None:
+        """Reads are as new as what was answered before, and what changes something is newer."""
+        outcomes = getattr(answer, "outcomes", None)
+        parts = [answer] if outcomes is None else [outcome.debit for outcome in outcomes]
+        fresh = [part for part in parts if part.version and not getattr(part, "replayed", False)]
+        changes = outcomes is not None or hasattr(request, "request_id")
+        for part in fresh:
+            version = int(part.version)
+            assert version >= self.version + changes, f"{answer}\nafter version {self.version}"
+        self.version = max([self.version, *(int(part.version) for part in fresh)])
 
     async def _stream(self, request: Message) -> Message:
         async def messages() -> AsyncIterator[bytes]:

@@ -67,6 +67,8 @@ spendings = st.builds(
     st.sampled_from([0, 3]),
 )
 """Lines of a lease's settlement."""
+broken = st.sampled_from([("request_id", ""), ("account_id", "a/b"), ("account_id", "a" * 65)])
+"""A field of any mutation, and what it must not have."""
 Wrong = tuple[str, Any, str]
 """A method, a request, and its field that names what it is about."""
 WRONG: tuple[Wrong | None, ...] = (

@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
+from google.protobuf.json_format import Parse
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1 import ledger_pb2
@@ -44,6 +45,7 @@ class CreditMachine(RuleBasedStateMachine):
         self.clock = Clock()
         self.model = Model(model_tariff())
         self.sent: list[tuple[str, Message]] = []
+        self.version = 0
         self._numbers = 0
         self._touched: set[str] = set()
         self._sound = True
@@ -89,8 +91,15 @@ class CreditMachine(RuleBasedStateMachine):
 
     async def restart(self) -> None:
         """Another process takes the store over."""
+        self.version = self.calls.version
         await self.store.close()
         await self._start()
+
+    async def settle(self) -> None:
+        """Applies what is due, as the sweeper does."""
+        for account_id in ACCOUNTS:
+            await self.service.ledger.settle(account_id)
+        self.model.settle(self.clock.now_us)
 
     @invariant()
     def what_was_touched_is_what_the_model_says(self) -> None:
@@ -118,7 +127,7 @@ class CreditMachine(RuleBasedStateMachine):
     async def _start(self) -> None:
         self.store = await self.home.open()
         self.service = CreditService(self.store, self.clock)
-        self.calls = CreditCalls(self.service)
+        self.calls = CreditCalls(self.service, self.version)
 
     async def _audit(self) -> None:
         for account_id in ACCOUNTS:
@@ -126,8 +135,7 @@ class CreditMachine(RuleBasedStateMachine):
             await self._compare_lists(account_id)
             if await self._usage_is_the_models(account_id, pb.USAGE_PERIOD_UNSPECIFIED):
                 await audit_account(self.service.direct, account_id)
-        audit = cast("Any", self.service.direct).Audit(ledger_pb2.AuditRequest())
-        progress = [message async for message in audit]
+        progress = await self.calls.messages("Audit", ledger_pb2.AuditRequest())
         assert progress[-1].done, progress[-1]
 
     async def _compare(self, account_id: str, newest: int = NEWEST) -> None:
@@ -155,10 +163,17 @@ class CreditMachine(RuleBasedStateMachine):
             one = pb.GetHoldRequest(account_id=account_id, hold_id=hold_id)
             hold = (await self.calls("GetHold", one)).hold
             _same([hold], [model.hold(account_id, hold_id, now_us)])
+        export = ledger_pb2.ExportEntriesRequest(account_id=account_id)
+        parts = await self.calls.messages("ExportEntries", export)
+        lines = b"".join(part.data for part in parts).splitlines()
+        _same([Parse(line, pb.Entry()) for line in lines], model.entries(account_id, now_us))
         for period in pb.UsagePeriod.values():
             await self._usage_is_the_models(account_id, period)
         for currency in CURRENCIES:
             asked = ledger_pb2.GetAccountTermsRequest(account_id=account_id, currency=currency)
+            watched = pb.WatchBalanceRequest(account_id=account_id, currency=currency)
+            (first,) = await self.calls.messages("WatchBalance", watched, most=1)
+            _same([first.balance], [model.balance(account_id, currency, now_us)])
             terms = (await self.calls("GetAccountTerms", asked)).terms
             _same([terms], [model.terms(account_id, currency)])
 
