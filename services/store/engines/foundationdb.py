@@ -1,7 +1,7 @@
 """The cluster engine: FoundationDB 7.3 by its Python binding.
 
-The binding's own asyncio support is dead code on current Python, so: operations, whose reads block,
-run in a bounded thread pool, and the future of a commit is bridged to the event loop by
+The binding's own asyncio support is dead code on current Python, so: operations and commits, which
+block, run in a bounded thread pool, and what is only asked is bridged to the event loop by
 ``on_ready``. Every wait ends: each transaction has a timeout, after which its commit may still land
 (``services.store.optimistic`` deals with that).
 
@@ -136,12 +136,14 @@ class FoundationAttempt:
 
     async def commit(self, layer: Layer, marker: bytes, mark: bytes) -> int:
         """As the seam says."""
-        future = await self._loop.run_in_executor(
-            self._database.workers, self._send, layer, marker, mark
+        return await self._loop.run_in_executor(
+            self._database.workers, self._commit, layer, marker, mark
         )
-        await self._ready(future)
+
+    def _commit(self, layer: Layer, marker: bytes, mark: bytes) -> int:
+        """In a worker thread."""
         try:
-            future.wait()
+            self._send(layer, marker, mark).wait()
         except fdb.FDBError as error:
             raise _commit_failure(error) from error
         return int(self._transaction.get_committed_version())
