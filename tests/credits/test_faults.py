@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Settings = dict[str, str]
 CLIENTS, GRANT, RESOURCE = 8, 10_000_000, "r" * 200
 LARGE_LOG_BYTES = 20_000_000
+BATCH, FLOOD_BATCHES, FLOOD_MEMORY_BYTES = 1000, 60, 400_000_000
 
 
 @pytest.fixture
@@ -250,6 +251,35 @@ async def test_a_flood_is_refused_early_and_what_was_refused_was_not_done(
         assert await service.stop() == 0
 
 
+async def test_a_flood_of_batches_takes_bounded_memory_and_each_is_done_or_refused(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """More debits at once than may wait: a batch is refused before anything of it is done."""
+    async with _served(settings, tmp_path) as (service, load):
+        await _grant(load.stub)
+        accounts = [Account(load.stub, f"account-{number}") for number in range(2)]
+        before = _peak_bytes(service)
+        flood = [
+            pb.BatchDebitRequest(
+                debits=[accounts[number % 2].debit_request(1) for number in range(BATCH)]
+            )
+            for _ in range(FLOOD_BATCHES)
+        ]
+        calls = [load.stub.BatchDebit(batch, timeout=60) for batch in flood]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert _peak_bytes(service) - before < FLOOD_MEMORY_BYTES
+        done = 0
+        for batch, answer in zip(flood, answers, strict=True):
+            if not isinstance(answer, pb.BatchDebitResponse):
+                assert isinstance(answer, OverloadedError), answer
+                continue
+            done += len(batch.debits)
+            assert all(outcome.HasField("debit") for outcome in answer.outcomes)
+        spent = [(await account.balance()).balance.spent for account in accounts]
+        assert sum(spent) == done > 0
+        await _audit(load.stub)
+
+
 @asynccontextmanager
 async def _served(
     settings: Settings, directory: Path, load: Load | None = None
@@ -282,6 +312,13 @@ async def _grant(stub: CreditServiceAsyncStub) -> None:
 async def _audit(stub: CreditServiceAsyncStub) -> None:
     *_, last = [part async for part in cast("Any", stub).Audit(ledger_pb2.AuditRequest())]
     assert last.done, last
+
+
+def _peak_bytes(service: ServiceProcess) -> int:
+    """The most memory that the process has had so far (proc(5): VmHWM, in KiB)."""
+    lines = Path(f"/proc/{service.process.pid}/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
 
 
 def _logged(service: ServiceProcess, event: str) -> list[dict[str, Any]]:
