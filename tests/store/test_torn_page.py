@@ -166,6 +166,22 @@ async def test_a_file_in_which_everything_is_lost_is_no_new_store(
         assert (tmp_path / name / DATA).read_bytes() == data
 
 
+async def test_a_meta_page_that_lmdb_took_back_is_no_obstacle(
+    states: Sequence[State], tmp_path: Path
+) -> None:
+    """When it cannot sync a new meta page it restores the last fields only, not the trees."""
+    opened = 0
+    for before, after in pairwise(states):
+        if _transaction(after.data) == _transaction(before.data) + 1:
+            start = _transaction(after.data) % METAS * PAGE
+            data = bytearray(after.data)
+            data[start + 136 : start + PAGE] = before.data[start + 136 : start + PAGE]
+            _leave(tmp_path / f"{opened}", {**before.files, DATA: bytes(data)})
+            await _verify(tmp_path / f"{opened}", before.debits)
+            opened += 1
+    assert opened >= OPENINGS
+
+
 @pytest.mark.parametrize("left", [None, b""])
 async def test_a_data_file_that_is_gone_or_empty_is_a_new_store_only_where_there_was_none(
     states: Sequence[State], tmp_path: Path, left: bytes | None

@@ -155,6 +155,8 @@ def _check(file: _File) -> None:
     if abs(first.transaction - second.transaction) > 1 or first.page_bytes != second.page_bytes:
         raise _DamagedError("its first two pages do not belong together")
     latest = max(first, second, key=lambda meta: meta.transaction)
+    if not _leads_somewhere(latest):
+        raise _DamagedError("the latest of its first two pages is not what must stand there")
     for tree in latest.trees:
         if tree.root != _NO_PAGE:
             _check_root(file, latest, tree)
@@ -182,13 +184,18 @@ def _is_sound(meta: _Meta, number: int) -> bool:
     return (
         _PAGE.size + _META.size <= size <= _LARGEST_PAGE
         and not size & (size - 1)
-        and _METAS - 1 <= meta.last_page < meta.map_bytes // size
         and (not meta.transaction or meta.transaction % _METAS == number)
-        and all(
-            tree.depth <= _DEEPEST
-            and (tree.root == _NO_PAGE or _METAS <= tree.root <= meta.last_page)
-            for tree in meta.trees
-        )
+    )
+
+
+def _leads_somewhere(meta: _Meta) -> bool:
+    """Whether its trees can be in the file; must be so of the latest state only.
+
+    Where LMDB could not write a meta page, it puts back the number of the state before, no more.
+    """
+    return _METAS - 1 <= meta.last_page < meta.map_bytes // meta.page_bytes and all(
+        tree.depth <= _DEEPEST and (tree.root == _NO_PAGE or _METAS <= tree.root <= meta.last_page)
+        for tree in meta.trees
     )
 
 
