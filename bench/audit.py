@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -27,15 +27,14 @@ import uvloop
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from bench.growth import bytes_on_disk
+from services.credits.account import wallet_key
 from services.credits.ledger import Ledger
-from services.credits.records import ENTRIES, FAMILY, WALLETS
+from services.credits.records import ENTRIES, FAMILY
 from services.credits.servicer import CreditServicer
 from services.credits.tariff import Tariff
 from services.process.clock import now_us
 from services.rpc.call import Call
-from services.store.keys import Subspace
 from services.store.open import open_store
-from services.store.port import ReadTransaction
 from services.store.requests import RequestRecords
 
 BATCH = 500
@@ -58,8 +57,9 @@ def main() -> None:
         size = bytes_on_disk(directory / "store") / options.entries
         print(f"{size:.0f} bytes on disk an entry, its request record and indexes included\n")
         audit(directory / "store")
-        for kind, section in (("entry", ENTRIES), ("wallet", WALLETS)):
-            show_damage(directory, kind, section)
+        name = _account(options.accounts // 2)
+        for kind, key in (("entry", ENTRIES.key(name, 2)), ("wallet", wallet_key(name))):
+            show_damage(directory, kind, key)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -83,18 +83,20 @@ async def fill(directory: Path, accounts: int, entries: int) -> None:
 def audit(store: Path) -> None:
     """Runs the command, and prints what it prints."""
     command = [sys.executable, "-m", "services.cli", "audit", "--store", str(store)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(ended.stdout + ended.stderr, end="")
-    print(f"exit status {ended.returncode}\n")
+    print(f"exit status {ended.returncode}; {cpu_s:.1f} s of a core, all processes together\n")
 
 
-def show_damage(directory: Path, kind: str, section: Subspace) -> None:
-    """Flips one byte of a record of a section in the data file of a copy, and audits that."""
+def show_damage(directory: Path, kind: str, key: bytes) -> None:
+    """Flips one byte of the record at a key in the files of a copy, and audits that."""
     copy = directory / "copy"
     shutil.copytree(directory / "store", copy)
-    dice = Random(SEED)
-    value = asyncio.run(_some_value(copy, section, dice))
-    at = dice.randrange(len(value))
+    value = asyncio.run(_value(copy, key))
+    at = Random(SEED).randrange(len(value))
     if not sum(flip(file, value, at) for file in copy.iterdir()):
         raise LookupError("the value stands in no file")
     print(f"One byte of one {kind} flipped in a copy:")
@@ -118,20 +120,13 @@ def flip(data: Path, value: bytes, at: int) -> int:
     return count
 
 
-async def _some_value(directory: Path, section: Subspace, dice: Random) -> bytes:
-    """The value of a record somewhere in a section."""
+async def _value(directory: Path, key: bytes) -> bytes:
     store = await open_store(f"lmdb://{directory}")
-    middle, _ = section.range(f"account-{dice.randrange(10**6):06}")
-    begin, end = section.range()
-    run = partial(_behind, begin=begin, end=end, middle=middle)
-    value = (await store.read(run)).result
+    value = (await store.read(lambda tx: tx.get(key))).result
     await store.close()
+    if value is None:
+        raise LookupError(f"nothing stands at {key!r}")
     return value
-
-
-def _behind(tx: ReadTransaction, *, begin: bytes, end: bytes, middle: bytes) -> bytes:
-    found = tx.range(middle, end, limit=1) or tx.range(begin, end, limit=1)
-    return found[0][1]
 
 
 async def _grant(servicer: CreditServicer, grants: Iterator[pb.GrantRequest]) -> None:

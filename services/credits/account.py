@@ -17,6 +17,7 @@ from services.credits.errors import (
 )
 from services.credits.lots import Shelf
 from services.credits.records import (
+    ACCOUNTS,
     AGENDA,
     ENTRIES,
     GRANTS,
@@ -24,7 +25,7 @@ from services.credits.records import (
     NEVER_US,
     OVERDRAFT_LOT,
     USAGE,
-    WALLETS,
+    WALLET_MARK,
     Answer,
     EntryKind,
     GrantTerms,
@@ -58,9 +59,10 @@ def _name(account_id: str) -> bytes:
     return pack((account_id,))
 
 
+@lru_cache(_KEYS)
 def wallet_key(account_id: str) -> bytes:
     """Where the wallet of an account stands."""
-    return WALLETS.prefix + _name(account_id)
+    return ENTRIES.prefix + _name(account_id) + WALLET_MARK
 
 
 def load_wallet(tx: ReadTransaction, account_id: str) -> Wallet:
@@ -82,7 +84,16 @@ def usage_key(account_id: str, now_us: int, metered: Metered, currency: str) -> 
 class Account:
     """The working state of an account; ``save`` writes it."""
 
-    __slots__ = ("_changed", "_entries", "_usage", "account_id", "now_us", "tx", "wallet")
+    __slots__ = (
+        "_changed",
+        "_entries",
+        "_is_new",
+        "_usage",
+        "account_id",
+        "now_us",
+        "tx",
+        "wallet",
+    )
 
     def __init__(
         self, tx: Transaction, account_id: str, now_us: int, wallet: Wallet | None = None
@@ -95,6 +106,7 @@ class Account:
         self._entries = ENTRIES.prefix + _name(account_id)
         self._usage: dict[bytes, Usage] = {}
         self._changed = False
+        self._is_new = not self.wallet.sequence
 
     def purse(self, currency: str) -> Purse:
         """The credit in a currency, to look at; zeros when there never was any."""
@@ -120,6 +132,9 @@ class Account:
             return
         key = wallet_key(self.account_id)
         self.tx.set(key, sealed_record(key, self.wallet))
+        if self._is_new:
+            key = ACCOUNTS.prefix + _name(self.account_id)
+            self.tx.set(key, sealed(key, b""))
         for key, usage in self._usage.items():
             self.tx.set(key, sealed_record(key, usage))
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from services.credits.bookcheck import no_wallet
 from services.credits.bookparts import (
+    BEHIND,
     NAMES,
     SECTIONS,
     Moment,
@@ -24,7 +25,9 @@ from services.credits.bookparts import (
     records,
     wallet_of,
 )
+from services.credits.books import DifferenceError
 from services.credits.records import (
+    ACCOUNTS,
     AGENDA,
     ENTRIES,
     GRANTS,
@@ -33,8 +36,9 @@ from services.credits.records import (
     NEVER_US,
     REFILLS,
     REFUNDS,
-    WALLETS,
+    WALLET_MARK,
     Wallet,
+    is_wallet,
 )
 from services.store.errors import OperationTooLargeError
 from services.store.keys import Subspace
@@ -88,16 +92,16 @@ def read_accounts(tx: ReadTransaction, *, after: bytes, size: int) -> Batch:
 
     Raises ``OperationTooLargeError`` and, for a damaged wallet, ``DifferenceError``.
     """
-    begin, end = WALLETS.range()
+    begin, end = ACCOUNTS.range()
     if after:
-        begin = WALLETS.prefix + after + b"\xff"
-    wallets = tx.range(begin, end, limit=size)
-    last = len(wallets) < size
-    upto = b"" if last else wallets[-1][0][len(WALLETS.prefix) :]
+        begin = ACCOUNTS.prefix + after + BEHIND
+    accounts = tx.range(begin, end, limit=size)
+    last = len(accounts) < size
+    upto = b"" if last else accounts[-1][0][len(ACCOUNTS.prefix) :]
     sections = [_section(tx, section, after, upto) for section in (ENTRIES, *SECTIONS)]
-    read = [wallets, *sections]
+    read = [accounts, *sections]
     size_bytes = sum([len(key) + len(value) for pairs in read for key, value in pairs])
-    return Batch(_known(tx, wallets), sections, last, size_bytes)
+    return Batch(_known(tx, accounts), sections, last, size_bytes)
 
 
 def holdings(batch: Batch) -> Iterator[Holdings]:
@@ -134,38 +138,49 @@ class _Shelf:
         begin = self._section.prefix + packed
         if pairs[first][0] < begin:
             raise self._stray(*pairs[first])
-        end, at = begin + b"\xff", first
+        end, at = begin + BEHIND, first
         while at < len(pairs) and pairs[at][0] < end:
             at += 1
         self._at = at
+        if at > first and pairs[at - 1][0] == begin + WALLET_MARK:
+            at -= 1
         return pairs[first:at]
 
     def _stray(self, key: bytes, value: bytes) -> Exception:
         if self._section is not ENTRIES and not is_intact(key, value):
             return damaged(account_in(self._section, key), NAMES[self._section], key, value)
-        return no_wallet(str(key_parts(self._section, key)[0]))
+        account_id = str(key_parts(self._section, key)[0])
+        if self._section is ENTRIES and is_wallet(key):
+            message = f"{account_id} has a wallet and no place in the list of accounts"
+            return DifferenceError(account_id, "account", "a record", "none", message)
+        return no_wallet(account_id)
 
 
 def _section(tx: ReadTransaction, section: Subspace, after: bytes, upto: bytes) -> list[Pair]:
     begin, end = section.range()
-    begin = section.prefix + after + b"\xff" if after else begin
-    end = section.prefix + upto + b"\xff" if upto else end
+    begin = section.prefix + after + BEHIND if after else begin
+    end = section.prefix + upto + BEHIND if upto else end
     pairs = tx.range(begin, end, limit=PAIRS)
     if len(pairs) == PAIRS:
         raise OperationTooLargeError(f"{PAIRS} records of a section at once")
     return pairs
 
 
-def _known(tx: ReadTransaction, wallets: Sequence[Pair]) -> list[Known]:
+def _known(tx: ReadTransaction, accounts: Sequence[Pair]) -> list[Known]:
     """The wallets, each with a look at the agenda."""
     found, places = [], []
-    for key, value in wallets:
+    for key, value in accounts:
         if not is_intact(key, value):
-            raise damaged(account_in(WALLETS, key), "wallet", key, value)
-        account_id = str(key_parts(WALLETS, key)[0])
-        wallet = wallet_of(account_id, key, value)
+            raise damaged(account_in(ACCOUNTS, key), "place in the list of accounts", key, value)
+    names = [key[len(ACCOUNTS.prefix) :] for key, _ in accounts]
+    keys = [ENTRIES.prefix + packed + WALLET_MARK for packed in names]
+    for packed, key, stored in zip(names, keys, tx.get_many(keys), strict=True):
+        account_id = str(key_parts(ENTRIES, key)[0])
+        if stored is None:
+            raise no_wallet(account_id)
+        wallet = wallet_of(account_id, key, stored)
         due_us = wallet.agenda_us
-        found.append(Known(account_id, key[len(WALLETS.prefix) :], wallet, due_us == NEVER_US))
+        found.append(Known(account_id, packed, wallet, due_us == NEVER_US))
         if due_us != NEVER_US:
             places.append((len(found) - 1, AGENDA.key(due_us, account_id)))
     values = tx.get_many([key for _, key in places])

@@ -16,18 +16,18 @@ from typing import Any, NamedTuple
 
 from services.credits.accountscan import Batch, Holdings, holdings, read_accounts
 from services.credits.bookcheck import compare
-from services.credits.bookparts import SECTIONS, key_parts, read_part
+from services.credits.bookparts import BEHIND, SECTIONS, key_parts, read_part
 from services.credits.books import Books, DifferenceError
 from services.credits.export import bounded_read
 from services.credits.recordcheck import check_records
-from services.credits.records import ENTRIES, WALLETS
+from services.credits.records import ACCOUNTS, ENTRIES
 from services.store.errors import OperationTooLargeError
 from services.store.keys import pack
 from services.store.pages import Listing
 from services.store.port import ReadTransaction, Store
 
-ACCOUNTS = 1000
-"""That are read together at most."""
+TOGETHER = 1000
+"""Accounts of one read at most."""
 ENTRY_PAGE = 500
 RECORD_PAGE = 500
 REPORT_ENTRIES = 20_000
@@ -59,7 +59,7 @@ class Audit:
         """The last account that was checked, as a part of a key."""
         self._accounts = self._entries = 0
         self._reported = 0, time.monotonic()
-        self._size = min(64, ACCOUNTS)
+        self._size = min(64, TOGETHER)
         """How many accounts the next read is to have; 0: the next one alone."""
 
     async def run(self) -> AsyncIterator[Progress]:
@@ -85,7 +85,7 @@ class Audit:
                 last = not account_id
                 async for _ in self._one(account_id):
                     yield
-                self._size = min(2, ACCOUNTS)
+                self._size = min(2, TOGETHER)
             else:
                 last = batch.last
                 async for _ in self._batch(batch):
@@ -102,7 +102,7 @@ class Audit:
             except OperationTooLargeError:
                 self._size //= 2
             else:
-                self._size = min(batch.next_size(), ACCOUNTS)
+                self._size = min(batch.next_size(), TOGETHER)
                 return batch
         return None
 
@@ -191,10 +191,10 @@ def _entries(
 def _account_behind(tx: ReadTransaction, *, after: bytes) -> str:
     """The first account behind a packed one of which there is a record of any kind."""
     names = []
-    for section in (WALLETS, ENTRIES, *SECTIONS):
+    for section in (ACCOUNTS, ENTRIES, *SECTIONS):
         begin, end = section.range()
         if after:
-            begin = section.prefix + after + b"\xff"
+            begin = section.prefix + after + BEHIND
         first = tx.range(begin, end, limit=1)
         if first:
             names.append(str(key_parts(section, first[0][0])[0]))

@@ -35,6 +35,7 @@ from services.credits.records import (
     decode_refunded,
     decode_usage,
     decode_wallet,
+    is_wallet,
 )
 from services.store.errors import RecordDamagedError
 from services.store.keys import Subspace
@@ -45,6 +46,8 @@ Pair = tuple[bytes, bytes]
 Place = tuple[Any, ...]
 """The parts of a record's key, without the account."""
 
+BEHIND = b"\xff\xff"
+"""Behind an account as a part of a key: where the keys end that begin with it."""
 SECTIONS: tuple[Subspace, ...] = (
     LOTS,
     HOLDS,
@@ -197,7 +200,7 @@ def damaged(account_id: str, name: str, key: bytes, value: bytes) -> DifferenceE
 def key_parts(section: Subspace, key: bytes) -> tuple[Any, ...]:
     """The parts of a key; raises ``DifferenceError`` when it is none of the section."""
     try:
-        return section.parts(key)
+        return section.parts(key[:-1] if section is ENTRIES and is_wallet(key) else key)
     except Exception as error:  # whatever damaged bytes do to the tuple layer
         message = f"there is a key that cannot be read: {key!r}"
         raise DifferenceError("", "key", "a key", error, message) from error

@@ -10,7 +10,7 @@ from google.protobuf.json_format import MessageToJson
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from services.credits.entries import checked_entries
-from services.credits.records import ENTRIES, WALLETS, Entry
+from services.credits.records import ACCOUNTS, ENTRIES, Entry, is_wallet
 from services.store.errors import OperationTooLargeError
 from services.store.pages import Listing, read_page
 from services.store.port import Committed, ReadTransaction, Store
@@ -41,8 +41,8 @@ async def bounded_read(store: Store, run: Callable[..., T], size: int) -> Commit
 def accounts(tx: ReadTransaction, *, token: str, size: int) -> tuple[list[str], str]:
     """A page of account ids, and the next page's token; raises ``PageTokenInvalidError``."""
     listing = Listing("credits.accounts")
-    page, token = read_page(tx, listing, WALLETS.range(), size=size, token=token)
-    return [str(WALLETS.parts(key)[0]) for key, _ in page], token
+    page, token = read_page(tx, listing, ACCOUNTS.range(), size=size, token=token)
+    return [str(ACCOUNTS.parts(key)[0]) for key, _ in page], token
 
 
 def entries(
@@ -60,7 +60,7 @@ def entries(
     pairs = tx.range(begin, end, limit=size)
     if pairs:
         cursor = listing.token(pairs[-1][0][len(prefix) :])
-    found = checked_entries(tx, pairs)
+    found = checked_entries(tx, [pair for pair in pairs if not is_wallet(pair[0])])
     return found, cursor, len(pairs) == size
 
 

@@ -15,12 +15,12 @@ from services.credits.bookparts import SECTIONS, Pair, account_in, damaged, wall
 from services.credits.books import DifferenceError
 from services.credits.export import bounded_read
 from services.credits.records import (
+    ACCOUNTS,
     AGENDA,
     CLOSED_HOLDS,
     ENTRIES,
     FAMILY,
     HOLDS,
-    WALLETS,
     HoldState,
     Wallet,
     decode_hold,
@@ -34,7 +34,7 @@ PAGE = 1000
 _REQUESTS = RequestRecords(FAMILY, keep_s=0)
 """Only to find what is stored."""
 
-_SECTIONS = (WALLETS, ENTRIES, AGENDA, CLOSED_HOLDS)
+_SECTIONS = (ACCOUNTS, ENTRIES, AGENDA, CLOSED_HOLDS)
 
 Check = Callable[[ReadTransaction, list[Pair]], None]
 

@@ -297,8 +297,8 @@ class Answer(Record, frozen=True):
 FAMILY: Final = "c"
 """What every key of this service begins with; short, as every key has it. Request records stand in
 it too (``RequestRecords(FAMILY)``: "r" and "x")."""
-WALLETS: Final = Subspace(FAMILY, "w")
-"""(account) to Wallet"""
+ACCOUNTS: Final = Subspace(FAMILY, "n")
+"""(account): each that has a wallet"""
 LOTS: Final = Subspace(FAMILY, "l")
 """(account, currency, expire_us, priority, number) to Lot: the tails of purses"""
 HOLDS: Final = Subspace(FAMILY, "h")
@@ -314,7 +314,12 @@ REFILLS: Final = Subspace(FAMILY, "gr")
 REFUNDS: Final = Subspace(FAMILY, "er")
 """(account, number of a debit or capture) to Refunded, once a part of it was refunded"""
 ENTRIES: Final = Subspace(FAMILY, "e")
-"""(account, number) to Entry and its digest of DIGEST_BYTES"""
+"""(account, number) to Entry and its digest of DIGEST_BYTES; (account) WALLET_MARK to Wallet"""
+WALLET_MARK: Final = b"\xff"
+"""What a wallet's key ends with: it sorts behind the account's latest entry.
+
+So what a debit writes of an account stands on one page of the store, not on two.
+"""
 USAGE: Final = Subspace(FAMILY, "u")
 """(account, UTC day since the epoch, meter, cache result, currency) to Usage"""
 ALLOWANCES: Final = Subspace(FAMILY, "ua")
@@ -331,6 +336,11 @@ decode_usage: Final = sealed_decoder(Usage)
 decode_answer: Final = decoder(Answer)
 
 _decode_entry = decoder(Entry)
+
+
+def is_wallet(key: bytes) -> bool:
+    """Whether a wallet stands at a key of ENTRIES; else it is an entry."""
+    return key[key.index(0, len(ENTRIES.prefix)) + 1 :] == WALLET_MARK
 
 
 def decode_entry(value: bytes) -> Entry:

@@ -81,7 +81,7 @@ async def test_right_books_are_right_after_any_calls(
     seed = random.randrange(2**32) if attempt else 0
     print(f"seed {seed}")  # noqa: T201 (shown with a failure)
     if attempt != 1:  # which reads the account alone
-        monkeypatch.setattr(audit, "ACCOUNTS", 0)
+        monkeypatch.setattr(audit, "TOGETHER", 0)
         monkeypatch.setattr(audit, "ENTRY_PAGE", 7)
         monkeypatch.setattr(audit, "RECORD_PAGE", 3)
     course, last = Course(seed, bob, clock), pb.AuditResponse()
@@ -116,7 +116,7 @@ async def test_an_audit_goes_on_behind_its_cursor(
 async def test_an_audit_does_not_mind_what_happens_meanwhile(
     busy: CreditService, bob: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "ACCOUNTS", 0)
+    monkeypatch.setattr(audit, "TOGETHER", 0)
     monkeypatch.setattr(audit, "ENTRY_PAGE", 2)
     monkeypatch.setattr(audit, "RECORD_PAGE", 1)
     monkeypatch.setattr(audit, "REPORT_ENTRIES", 1)

@@ -15,6 +15,7 @@ from services.credits.holds import forget_closed
 from services.credits.ledger_servicer import LedgerServicer
 from services.credits.names import entry_name
 from services.credits.records import (
+    ACCOUNTS,
     AGENDA,
     ALLOWANCES,
     CLOSED_HOLDS,
@@ -27,7 +28,7 @@ from services.credits.records import (
     REFILLS,
     REFUNDS,
     USAGE,
-    WALLETS,
+    is_wallet,
 )
 from services.rpc.call import Call
 from services.rpc.errors import InternalError
@@ -40,7 +41,8 @@ FLIPS = 30
 """Of each kind of record."""
 REQUESTS, REQUEST_EXPIRIES = Subspace(FAMILY, "r"), Subspace(FAMILY, "x")
 KINDS: Mapping[str, Subspace] = {
-    "wallet": WALLETS,
+    "place in the list of accounts": ACCOUNTS,
+    "wallet": ENTRIES,
     "entry": ENTRIES,
     "lot": LOTS,
     "hold": HOLDS,
@@ -117,6 +119,14 @@ async def _replaced(service: CreditService, old: Pair, new: Pair) -> None:
     await service.store.commit(Operation(replace))
 
 
+async def _of(service: CreditService, kind: str) -> list[Pair]:
+    """All records of a kind."""
+    pairs = await _pairs(service, (KINDS[kind].prefix, KINDS[kind].prefix + b"\xff"))
+    if KINDS[kind] is ENTRIES:
+        pairs = [pair for pair in pairs if is_wallet(pair[0]) == (kind == "wallet")]
+    return pairs
+
+
 def _bounds(section: Subspace) -> tuple[bytes, bytes]:
     return section.prefix, section.prefix + b"\xff"
 
@@ -125,7 +135,7 @@ def _bounds(section: Subspace) -> tuple[bytes, bytes]:
 async def test_every_flipped_byte_of_any_record_is_found_and_named(
     full: CreditService, kind: str, dice: random.Random
 ) -> None:
-    pairs = await _pairs(full, _bounds(KINDS[kind]))
+    pairs = await _of(full, kind)
     assert (await _audit(full)).done
     for _ in range(FLIPS):
         key, value = dice.choice(pairs)
@@ -152,7 +162,7 @@ async def test_every_flipped_byte_of_any_record_is_found_and_named(
 async def test_every_flipped_byte_of_a_key_is_found(
     full: CreditService, kind: str, dice: random.Random
 ) -> None:
-    pairs = await _pairs(full, _bounds(KINDS[kind]))
+    pairs = await _of(full, kind)
     family = len(Subspace(FAMILY).prefix)
     for _ in range(FLIPS):
         key, value = dice.choice(pairs)
@@ -166,7 +176,7 @@ async def test_every_flipped_byte_of_a_key_is_found(
 async def test_a_record_at_the_key_of_another_is_found(
     full: CreditService, kind: str, dice: random.Random
 ) -> None:
-    (key, value), (other, _) = dice.sample(await _pairs(full, _bounds(KINDS[kind])), 2)
+    (key, value), (other, _) = dice.sample(await _of(full, kind), 2)
     await full.store.commit(Operation(lambda tx: tx.set(other, value)))
     assert (await _audit(full)).HasField("difference"), (key, other)
 
@@ -175,7 +185,7 @@ async def test_a_record_at_the_key_of_another_is_found(
 async def test_a_missing_record_is_found(
     full: CreditService, kind: str, dice: random.Random
 ) -> None:
-    key, _ = dice.choice(await _pairs(full, _bounds(KINDS[kind])))
+    key, _ = dice.choice(await _of(full, kind))
     await full.store.commit(Operation(lambda tx: tx.clear(key)))
     assert (await _audit(full)).HasField("difference"), key
 
@@ -204,7 +214,7 @@ async def _refused(
 
 
 async def test_nothing_is_done_with_a_damaged_wallet(full: CreditService, bob: Account) -> None:
-    await _damage(full, WALLETS)
+    await _damage(full, ENTRIES, wallet_key("bob"))
     before = await _everything(full)
     calls: list[Callable[[], Awaitable[object]]] = [
         partial(bob.debit, 1),
