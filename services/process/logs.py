@@ -90,11 +90,13 @@ class BatchedLines:
         line: Any = fields  # each step takes what the one before it made
         for processor in _chain:
             line = processor(None, "info", line)
-        if not self._lines:
-            asyncio.get_running_loop().call_later(_BATCH_S, self.flush)
+        before = len(self._lines)
         self._lines += line
-        if len(self._lines) >= _BATCH_BYTES:
-            self.flush()
+        if not before:
+            asyncio.get_running_loop().call_later(_BATCH_S, self.flush)
+        if before < _BATCH_BYTES <= len(self._lines):
+            # Not here: that nobody reads the log is no fault of who adds a line.
+            asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:
         """Writes what waits."""

@@ -140,6 +140,34 @@ async def test_batched_lines_are_written_by_themselves(written: Callable[[], byt
     assert [json.loads(line)["n"] for line in text.splitlines()] == [1, 2]
 
 
+async def test_many_batched_lines_do_not_wait_for_the_time(
+    written: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_BATCH_S", 3600)
+    monkeypatch.setattr(logs, "_BATCH_BYTES", 1000)
+    lines = logs.BatchedLines("tick")
+    for n in range(20):
+        lines.add({"n": n})
+    text = await asyncio.wait_for(asyncio.to_thread(written), 5)
+    assert [json.loads(line)["n"] for line in text.splitlines()] == list(range(20))
+
+
+async def test_a_log_that_nobody_reads_does_not_hurt_who_adds_a_line(
+    written: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(logs, "_STDERR", writer)
+    monkeypatch.setattr(logs, "_BATCH_BYTES", 10)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    lines = logs.BatchedLines("tick")
+    for n in range(3):
+        lines.add({"n": n})
+        await asyncio.sleep(0)
+    os.close(writer)
+    del written
+
+
 def test_no_value_costs_a_line(written: Callable[[], bytes]) -> None:
     logs.get_logger("tests").info("odd", text="\udc80", number=2**70, thing={1, 2}, raw=b"\xff")
     line = json.loads(written())
