@@ -75,6 +75,8 @@ class _Data:
     versions: dict[bytes, list[int]] = field(default_factory=dict)
     values: dict[bytes, list[bytes | None]] = field(default_factory=dict)
     keys: list[bytes] = field(default_factory=list)
+    cleared: deque[tuple[int, bytes]] = field(default_factory=deque)
+    """Keys that may be forgotten once nobody can read an older version."""
 
     def get(self, key: bytes, version: int) -> bytes | None:
         versions = self.versions.get(key)
@@ -92,6 +94,16 @@ class _Data:
         del self.versions[key][:forgotten], self.values[key][:forgotten]
         self.versions[key].append(version)
         self.values[key].append(value)
+        if value is None:
+            self.cleared.append((version, key))
+
+    def forget(self, oldest: int) -> None:
+        """Drops the keys that were cleared by then, and not written since."""
+        while self.cleared and self.cleared[0][0] <= oldest:
+            version, key = self.cleared.popleft()
+            if self.versions.get(key, ())[-1:] == [version]:
+                del self.versions[key], self.values[key]
+                del self.keys[bisect_left(self.keys, key)]
 
 
 class SimulatedCluster:
@@ -213,6 +225,7 @@ class SimulatedCluster:
         self._commits.append((self.version, [(key, key + b"\x00") for key, _ in writes]))
         for key, value in writes:
             self.data.put(key, value, self.version, self.oldest)
+        self.data.forget(self.oldest)
         return self.version
 
     def _conflicts(self, request: _Request) -> bool:
