@@ -8,12 +8,15 @@ import os
 import random
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.support.service_process import ServiceProcess, running
+
+ON_BOTH_FACES = pytest.mark.parametrize("service", ["grpcio", "envoy"], indirect=True)
 
 
 @dataclass
@@ -33,18 +36,22 @@ class Relay:
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        self._open.add(writer)
         host, _, port = self.target.rpartition(":")
         try:
+            if self._ended:
+                return
             there, back = await asyncio.open_connection(host, int(port))
+            self._open.add(back)
+            await asyncio.gather(self._copy(reader, back), self._copy(there, writer, answers=True))
+            self._open.discard(back)
+            await _closed(back)
         except OSError:
-            writer.close()
-            return
-        self._open |= {writer, back}
-        if self._ended:
-            self.cut()
-        await asyncio.gather(self._copy(reader, back), self._copy(there, writer, answers=True))
-        self._open -= {writer, back}
+            pass
+        finally:
+            self._open.discard(writer)
+            await _closed(writer)
+            self._serving.discard(task)
 
     async def _copy(
         self,
@@ -70,15 +77,22 @@ class Relay:
         finally:
             writer.close()
 
-    async def end(self) -> None:
-        """Cuts what is open, and what was just being opened."""
-        self._ended = True
-        self.cut()
-        await asyncio.gather(*self._serving)
-
     def cut(self) -> None:
         for writer in self._open:
             writer.transport.abort()
+
+    async def end(self) -> None:
+        """Breaks what is open or just being opened, and waits until it is gone."""
+        self._ended = True
+        while self._serving:
+            self.cut()
+            await asyncio.wait(self._serving, timeout=0.1)
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 @dataclass
@@ -87,6 +101,7 @@ class Service:
 
     directory: Path
     process: ServiceProcess
+    settings: dict[str, str] = field(default_factory=dict)
 
     def calls(self, method: str) -> list[dict[str, object]]:
         lines = (json.loads(line) for line in self.process.log().splitlines() if line[:1] == "{")
@@ -94,11 +109,13 @@ class Service:
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    settings = {"store": f"lmdb://{tmp_path}/store", "log_level": "info"}
+async def service(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Service]:
+    """On the grpcio face, or the one that ``ON_BOTH_FACES`` gives."""
+    face = getattr(request, "param", "grpcio")
+    settings = {"store": f"lmdb://{tmp_path}/store", "log_level": "info", "face": face}
     (tmp_path / "store").mkdir()
     async with running("credits", settings, tmp_path) as process:
-        yield Service(tmp_path, process)
+        yield Service(tmp_path, process, settings)
 
 
 @pytest.fixture

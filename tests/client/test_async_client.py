@@ -112,8 +112,7 @@ async def test_a_killed_service_loses_and_doubles_nothing(relay: Relay, service:
         callers = asyncio.gather(*(caller(client) for _ in range(20)))
         await _reached(answered, 200)
         await service.process.stop(signal.SIGKILL)
-        settings = {"store": f"lmdb://{service.directory}/store"}
-        async with running("credits", settings, service.directory) as again:
+        async with running("credits", service.settings, service.directory) as again:
             relay.target = again.address
             await _reached(answered, len(answered) + 200)
             end.set()

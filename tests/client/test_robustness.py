@@ -25,7 +25,7 @@ from tollmesh.client.batches import Send, Waiting, frame, take, work_off
 from tollmesh.client.retrying import Attempts, Budget
 from tollmesh.credits.v1 import credits_pb2 as pb
 
-from tests.client.conftest import Relay, Service
+from tests.client.conftest import ON_BOTH_FACES, Relay, Service
 from tests.support.service_process import running
 
 CALLERS = 200
@@ -94,10 +94,10 @@ class Callers:
                 await asyncio.sleep(0.01)
 
 
+@ON_BOTH_FACES
 async def test_every_one_of_two_hundred_callers_has_its_own_outcome_when_the_service_is_killed(
     relay: Relay, service: Service, seed: int
 ) -> None:
-    settings = {"store": f"lmdb://{service.directory}/store"}
     async with AsyncCreditClient(relay.address, deadline_s=60) as client:
         await client.grant("alice", 1 << 40)
         callers = Callers(client, random.Random(seed))
@@ -106,11 +106,11 @@ async def test_every_one_of_two_hundred_callers_has_its_own_outcome_when_the_ser
         relay.swallow = 2
         await callers.reached(1000)
         await service.process.stop(signal.SIGKILL)
-        async with running("credits", settings, service.directory) as second:
+        async with running("credits", service.settings, service.directory) as second:
             relay.target = second.address
             await callers.reached(1000)
             await second.stop(signal.SIGKILL)
-            async with running("credits", settings, service.directory) as third:
+            async with running("credits", service.settings, service.directory) as third:
                 relay.target = third.address
                 await callers.reached(1000)
                 callers.end = True

@@ -15,7 +15,7 @@ from tollmesh.client import (
 )
 from tollmesh.credits.v1 import credits_pb2 as pb
 
-from tests.client.conftest import Relay, Service
+from tests.client.conftest import ON_BOTH_FACES, Relay, Service
 from tests.support.service_process import running
 
 
@@ -34,6 +34,7 @@ async def _debits(client: AsyncCreditClient) -> list[str]:
     ]
 
 
+@ON_BOTH_FACES
 async def test_a_stream_applies_and_tells_in_the_order_of_its_debits(service: Service) -> None:
     async with AsyncCreditClient(service.process.address) as client:
         await client.grant("alice", 10_000)
@@ -59,6 +60,7 @@ async def test_who_takes_no_outcome_cannot_send_without_end(service: Service) ->
             assert len([outcome async for outcome in stream]) == 50
 
 
+@ON_BOTH_FACES
 async def test_a_refused_or_invalid_debit_of_a_stream_hurts_no_other(service: Service) -> None:
     async with AsyncCreditClient(service.process.address) as client:
         await client.grant("alice", 10)
@@ -82,6 +84,7 @@ async def test_a_refused_or_invalid_debit_of_a_stream_hurts_no_other(service: Se
         assert (await client.balance("alice")).balance.spent == 3
 
 
+@ON_BOTH_FACES
 async def test_a_stream_outlives_its_connections_and_the_service(
     relay: Relay, service: Service
 ) -> None:
@@ -110,8 +113,7 @@ async def test_a_stream_outlives_its_connections_and_the_service(
             relay.cut()
         await reached(len(told) + 500)
         await service.process.stop(signal.SIGKILL)
-        settings = {"store": f"lmdb://{service.directory}/store"}
-        async with running("credits", settings, service.directory) as again:
+        async with running("credits", service.settings, service.directory) as again:
             relay.target = again.address
             await taking
             sent = await sending

@@ -10,7 +10,7 @@ from tollmesh.client import AsyncCreditClient, ClientClosed, CreditClient, Deadl
 from tollmesh.client.watches import Watched
 from tollmesh.credits.v1 import credits_pb2 as pb
 
-from tests.client.conftest import Relay, Service
+from tests.client.conftest import ON_BOTH_FACES, Relay, Service
 from tests.support.service_process import running
 
 Told = tuple[int, list[tuple[int, bool]]]
@@ -23,6 +23,7 @@ async def _next(watch: AsyncIterator[pb.WatchBalanceResponse]) -> Told:
     return answer.balance.available, [(one.threshold, one.below) for one in answer.events]
 
 
+@ON_BOTH_FACES
 async def test_a_watch_outlives_its_connections_and_tells_each_crossing_once(
     relay: Relay, service: Service
 ) -> None:
@@ -53,8 +54,7 @@ async def test_a_watch_outlives_the_service(relay: Relay, service: Service) -> N
         assert await _next(watch) == (40, [(50, True)])
         coming = asyncio.create_task(_next(watch))
         await service.process.stop(signal.SIGKILL)
-        settings = {"store": f"lmdb://{service.directory}/store"}
-        async with running("credits", settings, service.directory) as again:
+        async with running("credits", service.settings, service.directory) as again:
             relay.target = again.address
             await client.debit("alice", 5)
             await client.grant("alice", 65)
