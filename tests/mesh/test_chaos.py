@@ -11,13 +11,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 import pytest
 from tollmesh.credits.v1 import credits_pb2 as pb
+from tollmesh.credits.v1 import ledger_pb2
 from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
+from tollmesh.credits.v1.ledger_pb2_grpc import LedgerServiceStub
 
 from services.cli.mesh.processes import Child, free_port, start, stop
 from tests.support.ledger_audit import audit_account
@@ -119,8 +121,17 @@ async def _client(
                 seen.repeated += 1
 
 
-async def _account_for(stub: CreditServiceAsyncStub, seen: Record) -> None:
+async def _account_for(address: str, seen: Record) -> None:
     """The books are in order, and hold every acknowledged debit once, as it was answered."""
+    async with _stub(address) as stub:
+        await _account_by_entries(stub, seen)
+    async with grpc.aio.insecure_channel(address) as channel:
+        ledger: Any = LedgerServiceStub(channel)
+        *_, last = [part async for part in ledger.Audit(ledger_pb2.AuditRequest(), timeout=60)]
+        assert last.done, last
+
+
+async def _account_by_entries(stub: CreditServiceAsyncStub, seen: Record) -> None:
     entry_ids: dict[str, str] = {}
     for account in ACCOUNTS:
         audit = await audit_account(stub, account)
@@ -154,8 +165,7 @@ async def test_a_killed_credit_service_loses_no_debit_and_applies_none_twice(
                 await service.kill()
                 await service.start()
             end.set()
-        async with _stub(service.address) as stub:
-            await _account_for(stub, seen)
+        await _account_for(service.address, seen)
     finally:
         if service.child is not None:
             await stop([service.child])
