@@ -119,7 +119,7 @@ class Lines:
         """Whether anybody stands in line."""
         try:
             return bool(await self._line(number))
-        except AttemptFailed:
+        except (AttemptFailed, StoreError):
             return False
 
     async def _before(self, number: int, ticket: bytes) -> list[bytes]:
