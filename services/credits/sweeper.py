@@ -12,6 +12,7 @@ from typing import NoReturn
 from services.credits import holds
 from services.credits.ledger import Clock, Ledger
 from services.credits.records import AGENDA
+from services.process.clock import JumpMeter
 from services.process.logs import get_logger
 from services.store.errors import StoreError
 from services.store.port import Operation, Store
@@ -21,6 +22,9 @@ from services.store.retention import Retention
 ACCOUNTS_AT_ONCE = 50
 HOLDS_AT_ONCE = 500
 """Closed holds that one operation forgets."""
+
+JUMP_S = 2.0
+"""A jump of the wall clock that is worth a line of the log."""
 
 _log = get_logger(__name__)
 
@@ -39,12 +43,24 @@ class Sweeper:
 
     async def run(self, every_s: float) -> NoReturn:
         """Sweeps, then rests for ``every_s`` seconds, until it is cancelled."""
+        meter = JumpMeter(self._now_us)
+        self._look_at_clock()
         while True:
+            jumped_s = meter.jumped_s()
+            if abs(jumped_s) >= JUMP_S:
+                _log.warning("clock_jumped", seconds=round(jumped_s, 1))
             try:
                 await self.sweep()
             except StoreError as error:
                 report(error)
             await asyncio.sleep(every_s)
+
+    def _look_at_clock(self) -> None:
+        """Says so when the wall clock is behind what the store has seen: it must be wrong."""
+        if self._retention is not None:
+            behind_s = (self._retention.past_us - self._now_us()) / 1_000_000
+            if behind_s >= JUMP_S:
+                _log.warning("clock_behind", seconds=round(behind_s, 1))
 
     async def sweep(self) -> None:
         """Settles every account of which something is due, and forgets old holds."""

@@ -99,6 +99,24 @@ async def test_a_request_that_is_repeated_after_a_jump_and_back_is_done_once(
     assert (await _audited(alice.stub, "alice")).balance.spent == 12
 
 
+async def test_a_jump_is_a_line_of_the_log(tmp_path: Path, wall: WallClock) -> None:
+    def logged(event: str) -> list[float]:
+        lines = (tmp_path / "credits.log").read_text().splitlines()
+        return [line["seconds"] for line in map(json.loads, lines) if line["event"] == event]
+
+    async with _service(tmp_path, wall) as stub:
+        await _swept(stub, wall)
+        assert not logged("clock_jumped")
+        for number, jump_s in enumerate([DAY_S, -3 * DAY_S]):
+            wall.jump(jump_s)
+            await _until(lambda number=number: _has(logged("clock_jumped"), number + 1))  # type: ignore[misc]  # bound
+    assert [round(seconds / DAY_S) for seconds in logged("clock_jumped")] == [1, -3]
+    assert not logged("clock_behind")
+    async with _service(tmp_path, wall):
+        await _until(lambda: _has(logged("clock_behind"), 1))
+    assert round(logged("clock_behind")[0] / DAY_S) == 2
+
+
 async def test_a_start_with_a_wrong_clock_forgets_no_request(
     tmp_path: Path, wall: WallClock
 ) -> None:
@@ -331,6 +349,10 @@ async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 async def _is_expired(account: Account, hold: pb.Hold) -> bool:
     return (await account.get_hold(hold)).state == pb.HOLD_STATE_EXPIRED
+
+
+async def _has(lines: list[float], count: int) -> bool:
+    return len(lines) >= count
 
 
 async def _at_least(course: _Course, calls: int) -> bool:
