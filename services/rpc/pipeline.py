@@ -32,7 +32,7 @@ from services.rpc.errors import (
 from services.rpc.later import Later
 from services.rpc.methods import Method
 from services.rpc.trace import trace_id_of
-from services.rpc.validation import check, prepare
+from services.rpc.validation import checker
 
 Translation = Mapping[type[Exception], type[ServiceError]]
 """What stands for exceptions that are not the contract's; the most derived class wins."""
@@ -150,7 +150,7 @@ class Pipeline:
     def _receiver(self, method: Method) -> Callable[[Incoming, Call], object]:
         """What turns what the face hands over into what the handler takes."""
         limit, request_class = self._limits.max_message_bytes, method.request_class
-        prepare(request_class)
+        check = checker(request_class)
 
         def parse(raw: bytes | Exception) -> Message:
             if not isinstance(raw, bytes):

@@ -39,6 +39,7 @@ OWNERS = {
     "moka_py": ["edge/cache/memory.py"],
     "msgspec": ["store/records.py"],
     "protovalidate": ["rpc/validation.py"],
+    "buf": ["rpc/rules.py"],
     "pydantic": ["process/settings.py"],
     "pydantic_core": ["process/settings.py"],
     "pydantic_settings": ["process/settings.py"],
