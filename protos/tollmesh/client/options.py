@@ -57,7 +57,7 @@ class Batching:
 
     window: int = 2
     """Calls of BatchDebit under way at once; debits that arrive meanwhile wait for the next."""
-    least_debits: int = 50
+    least_debits: int = 100
     """As many go in one call, or all that wait; more are shared out to ``window`` calls."""
     max_debits: int = 1000
     max_bytes: int = 1_000_000
