@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 from tollmesh.credits.v1 import credits_pb2 as pb
@@ -15,6 +16,7 @@ from tollmesh.credits.v1 import leases_pb2, ledger_pb2
 
 from tests.support import credit_domains as of
 from tests.support.credit_machine import CreditMachine, any_of, one_of
+from tests.support.credit_model.books import DAY_US
 from tests.support.credit_service import live
 from tests.support.store_homes import ENGINES
 
@@ -25,24 +27,21 @@ Prices = dict[str, Any]
 class WholeCreditApi(CreditMachine):
     """A rule for each operation, and for what happens to the service."""
 
-    @initialize(start=st.sampled_from(of.STARTS), funds=st.lists(of.funds, max_size=4))
-    def begin(self, start: int, funds: list[tuple[str, str, int]]) -> None:
+    @initialize(start=st.sampled_from(of.STARTS), ann=of.funds, ben=of.funds, stamps=of.funds)
+    def begin(self, start: int, ann: int, ben: int, stamps: int) -> None:
         self.clock.now_us = start * 1_000_000
-        for who, currency, amount in funds:
-            request = pb.GrantRequest(**self.ids(who), currency=currency, amount=amount)
-            self.call("Grant", request)
+        for who, currency, amount in (("ann", "", ann), ("ben", "", ben), ("ann", "stamp", stamps)):
+            if amount:
+                request = pb.GrantRequest(**self.ids(who), currency=currency, amount=amount)
+                self.call("Grant", request)
 
-    @rule(seconds=of.jumps)
-    def move_the_clock(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-
-    @rule()
-    def restart_the_service(self) -> None:
-        self.run(self.restart())
-
-    @rule()
-    def sweep(self) -> None:
-        self.run(self.settle())
+    @rule(event=of.events)
+    def something_happens(self, event: float | str) -> None:
+        """The clock moves, the service starts anew, or it sweeps."""
+        if isinstance(event, str):
+            self.run(self.restart() if event == "restart" else self.settle())
+        else:
+            self.clock.advance(event)
 
     @rule(
         who=of.accounts,
@@ -245,39 +244,58 @@ class WholeCreditApi(CreditMachine):
         self.call(method, request, shift)
 
     @precondition(lambda self: self.sent)
-    @rule(asked=st.sampled_from(of.WRONG), back=st.integers(0, 30), other=st.integers(0, 30))
-    def ask_for_the_wrong_thing(self, asked: of.Wrong | None, back: int, other: int) -> None:
-        """A lease as a hold, a hold as a lease, another account's; or with a used request id."""
-        _, earlier = self.sent[-1 - back % len(self.sent)]
-        if asked is not None:
-            method, old, field = asked
-            names = [*self.holds("ann"), *self.leases("ann"), *self.grants("ann"), "nothing"]
-            wrong = type(old)(**self.ids("ann"), **{field: names[-1 - other % len(names)]})
-            wrong.MergeFrom(old)
-            self.call(method, wrong)
-            return
-        method, old = self.sent[-1 - other % len(self.sent)]
-        if not hasattr(old, "debits") and not hasattr(earlier, "debits"):
-            again = type(old)()
-            again.CopyFrom(old)
-            again.request_id = earlier.request_id
-            self.call(method, again)
-
-    @precondition(lambda self: self.sent)
-    @rule(back=st.integers(0, 30), broken=of.broken)
-    def break_a_rule(self, back: int, broken: tuple[str, str]) -> None:
-        """Nothing happens, and nothing is remembered."""
+    @rule(wrong=of.mistakes, back=st.integers(0, 30), other=st.integers(0, 30))
+    def make_a_mistake(self, wrong: of.Mistake, back: int, other: int) -> None:
+        """A rule of the contract is broken, an id used again, or a lease taken for a hold, say."""
         method, old = self.sent[-1 - back % len(self.sent)]
+        if wrong.request is not None:
+            names = [*self.holds("ann"), *self.leases("ann"), *self.grants("ann"), "nothing"]
+            about = {wrong.field: names[-1 - other % len(names)]}
+            request = type(wrong.request)(**self.ids("ann"), **about)
+            request.MergeFrom(wrong.request)
+            self.call(wrong.method, request)
+            return
         request = type(old)()
         request.CopyFrom(old)
-        setattr(request.debits[0] if hasattr(request, "debits") else request, *broken)
-        reason, _ = self.run(self.calls.outcome(method, request))
-        assert reason == "INVALID_ARGUMENT", request
+        changed = request.debits[0] if hasattr(request, "debits") else request
+        if wrong.field:
+            setattr(changed, wrong.field, wrong.value)
+            reason, _ = self.run(self.calls.outcome(method, request))
+            assert reason == "INVALID_ARGUMENT", request
+        else:
+            earlier = self.sent[-1 - other % len(self.sent)][1]
+            changed.request_id = getattr(earlier, "request_id", "r1")
+            self.call(method, request)
+
+
+def _run(engine: str, seed: int, chosen: settings) -> None:
+    machine = type("Machine", (WholeCreditApi,), {"engine": engine, "store_seed": seed})
+    run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=chosen)
 
 
 @pytest.mark.timeout(900)  # a failure is made small before it is shown
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_answer_is_what_the_model_says(engine: str, seed: int) -> None:
-    machine = type("Machine", (WholeCreditApi,), {"engine": engine, "store_seed": seed})
-    chosen = settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "proof"))
-    run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=chosen)
+    _run(engine, seed, settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "proof")))
+
+
+FAULTS = [
+    ("services.store.requests.RequestRecords.remember", lambda *_, **__: None),
+    ("services.credits.holds.return_rest", lambda *_: 0),
+    ("services.credits.grants.boundary_us", lambda anchor, _, count: anchor + count * 30 * DAY_US),
+]
+
+
+@pytest.mark.parametrize(("name", "fault"), FAULTS, ids=["requests", "releases", "periods"])
+def test_a_service_with_a_fault_is_found_out(
+    name: str, fault: Callable[..., Any], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(name, fault)
+    until_found = settings(
+        settings.get_profile("proof"),
+        max_examples=1000,
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
+    )
+    with pytest.raises(AssertionError, match="the model says"):
+        _run("simulated", seed, until_found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 from tollmesh.credits.v1 import credits_pb2 as pb
@@ -19,20 +19,22 @@ LONGEST = {"download": 20_000, "scan": 1500, "probe": 40, "parcel": 12, "none": 
 """How much of a meter is asked for at most; "none" has no price."""
 
 accounts = st.sampled_from(ACCOUNTS)
-currencies = st.sampled_from(["", "credit", "stamp"])
-shifts = st.sampled_from([0, 0, 0, 0.000_001, 1, 40, 3600, -1])
+currencies = st.sampled_from(["", "", "", "credit", "stamp"])
+shifts = st.sampled_from([0, 0, 0, 0, 0.000_001, 1, 40, 3600, -1])
 """By how many seconds the clock moves before a call."""
-jumps = st.sampled_from([1, 40, DAY_S, 7 * DAY_S, 31 * DAY_S, 90 * DAY_S, -40, -DAY_S, -32 * DAY_S])
-lifetimes = st.sampled_from([0.000_001, 1, 40, DAY_S, 7 * DAY_S])
+_JUMPS = (40, DAY_S, DAY_S, 7 * DAY_S, 31 * DAY_S, 90 * DAY_S, -40, -DAY_S, -32 * DAY_S)
+events = st.sampled_from([*_JUMPS, "restart", "sweep"])
+"""By how many seconds the clock moves besides, or what the service does."""
+lifetimes = st.sampled_from([DAY_S, 7 * DAY_S, 40, 1, 0.000_001, DAY_S])
 """Of holds and leases, in s."""
 backwards = st.integers(0, 5)
 """Which of several, the newest first."""
 seldom = st.integers(0, 4).map(lambda number: number == 4)
 grant_amounts = st.integers(1, 120).map(lambda amount: amount if amount < 120 else MAX)
 amounts = st.integers(0, 60)
-funds = st.tuples(accounts, st.sampled_from(CURRENCIES), st.sampled_from([100, 1000]))
-"""What accounts begin with."""
-refunds = st.one_of(st.just(0), amounts)
+funds = st.sampled_from([100, 1000, 0])
+"""What an account begins with."""
+refunds = st.integers(0, 12)
 owners = st.sampled_from(["edge", "edge", "edge", "other"])
 
 
@@ -67,16 +69,32 @@ spendings = st.builds(
     st.sampled_from([0, 3]),
 )
 """Lines of a lease's settlement."""
-broken = st.sampled_from([("request_id", ""), ("account_id", "a/b"), ("account_id", "a" * 65)])
-"""A field of any mutation, and what it must not have."""
-Wrong = tuple[str, Any, str]
-"""A method, a request, and its field that names what it is about."""
-WRONG: tuple[Wrong | None, ...] = (
-    None,
+
+
+class Mistake(NamedTuple):
+    """A request about the wrong thing; or a field of any, and what it must not have."""
+
+    field: str = ""
+    """Empty: its id is another's."""
+    value: str = ""
+    method: str = ""
+    request: Any = None
+
+
+_WRONG = (
     ("Capture", pb.CaptureRequest(amount=1), "hold_id"),
     ("ExtendHold", pb.ExtendHoldRequest(time_to_live=live(1)), "hold_id"),
     ("Release", pb.ReleaseRequest(), "hold_id"),
     ("SettleLease", leases_pb2.SettleLeaseRequest(owner="edge"), "hold_id"),
     ("VoidGrant", pb.VoidGrantRequest(), "grant_id"),
     ("Refund", pb.RefundRequest(), "entry_id"),
+)
+mistakes = st.sampled_from(
+    [
+        Mistake(),
+        Mistake("request_id", ""),
+        Mistake("account_id", "a/b"),
+        Mistake("account_id", "a" * 65),
+        *(Mistake(field, method=method, request=request) for method, request, field in _WRONG),
+    ]
 )

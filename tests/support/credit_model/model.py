@@ -84,10 +84,10 @@ class Model:
         return hold_message(books, hold)
 
     def holds(self, account_id: str, now_us: int) -> list[pb.Hold]:
-        """The open ones, what expires first coming first."""
+        """The open ones, what expires first coming first, then the older one."""
         books = self._settled(account_id, now_us)
-        found = sorted((books.holds[n] for n in books.open_holds), key=lambda h: h.expire_us)
-        return [hold_message(books, hold) for hold in found]
+        due = sorted((books.holds[n].expire_us, n) for n in books.open_holds)
+        return [hold_message(books, books.holds[number]) for _, number in due]
 
     def terms(self, account_id: str, currency: str) -> ledger_pb2.AccountTerms:
         """The terms of an account in a currency."""
