@@ -45,7 +45,8 @@ def measure_growth(servers: Servers, home: Path, entries: int, rounds: int, seco
     table("Grown beside empty", ("case", "ratio", "rounds", "grown/s"), rows)
     asyncio.run(servers.end(grown))
     command = [sys.executable, "-m", "services.cli", "audit", "--store", str(home / "grown")]
-    print(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+    audit = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(audit.stdout + audit.stderr)
 
 
 def _compare(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from services.store.errors import RecordDamagedError
 from services.store.records import (
     Record,
     RecordInvalidError,
@@ -12,6 +15,11 @@ from services.store.records import (
     decoder,
     encode,
     encode_fields,
+    is_intact,
+    sealed,
+    sealed_decoder,
+    sealed_record,
+    unsealed,
 )
 
 
@@ -53,6 +61,45 @@ def test_a_record_is_changed_by_copy() -> None:
     assert lot == Lot("a", 1)
     with pytest.raises(AttributeError):
         lot.amount = 3  # type: ignore[misc]  # on purpose
+
+
+KEY = b"\x02c\x00a key"
+
+
+@pytest.mark.parametrize("value", [b"", b"x", bytes(300)])
+def test_a_sealed_value_comes_back_and_any_flipped_bit_is_found(value: bytes) -> None:
+    stored = sealed(KEY, value)
+    assert unsealed(KEY, stored) == value
+    assert is_intact(KEY, stored)
+    for key, damaged in [
+        *((KEY, flipped) for flipped in _flips(stored)),
+        *((flipped, stored) for flipped in _flips(KEY)),
+        (KEY, stored[:-1]),
+        (KEY, b""),
+    ]:
+        assert not is_intact(key, damaged)
+        with pytest.raises(RecordDamagedError) as caught:
+            unsealed(key, damaged)
+        assert caught.value.key == key
+        assert repr(key) in str(caught.value)
+
+
+def _flips(data: bytes) -> Iterator[bytes]:
+    """The data with one bit changed, for each bit."""
+    for at, byte in enumerate(data):
+        for bit in range(8):
+            yield data[:at] + bytes([byte ^ 1 << bit]) + data[at + 1 :]
+
+
+def test_a_sealed_record_is_read_at_its_key_only() -> None:
+    lot = Lot("a", 1)
+    stored = sealed_record(KEY, lot)
+    assert stored == sealed(KEY, encode(lot))
+    assert sealed_decoder(Lot)(KEY, stored) == lot
+    with pytest.raises(RecordDamagedError, match="checksum"):
+        sealed_decoder(Lot)(b"another key", stored)
+    with pytest.raises(RecordDamagedError):
+        sealed_decoder(Lot)(KEY, sealed(KEY, b"no record"))
 
 
 class Balance(WorkingRecord):
