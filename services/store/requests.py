@@ -25,7 +25,7 @@ from services.store.errors import RequestIdReusedError, StoreError
 from services.store.keys import Part, Subspace
 from services.store.port import Operation, Store, Transaction
 from services.store.records import CHECK_BYTES, is_intact, sealed, unsealed
-from services.store.retention import Retention
+from services.store.retention import STEP_S, Retention
 
 FINGERPRINT_BYTES = 12
 SHORT_BYTES = 24
@@ -194,16 +194,28 @@ async def sweep_for_ever(
     Sweeps until nothing is due, then rests for ``every_s`` seconds. A store that cannot be reached
     is reported to ``failed`` and tried again after the rest. Several processes may do it at once.
     """
+    retention, rest_s = records.retention, 0.0
     while True:
+        is_due = rest_s <= 0
+        if is_due:
+            rest_s = every_s
         try:
-            removed, retention = SWEEP_LIMIT, records.retention
             until_us = now_us() if retention is None else await retention.advance(store)
-            while removed >= SWEEP_LIMIT:
-                sweep = Operation(partial(records.sweep, now_us=until_us))
-                removed = (await store.commit(sweep)).result
+            if is_due:
+                await _sweep_all(store, records, until_us)
         except StoreError as error:
             failed(error)
-        await asyncio.sleep(every_s)
+        # Time goes on during a long rest, too.
+        part_s = min(rest_s, STEP_S)
+        await asyncio.sleep(part_s)
+        rest_s -= part_s
+
+
+async def _sweep_all(store: Store, records: RequestRecords, until_us: int) -> None:
+    removed = SWEEP_LIMIT
+    while removed >= SWEEP_LIMIT:
+        sweep = Operation(partial(records.sweep, now_us=until_us))
+        removed = (await store.commit(sweep)).result
 
 
 def _split(names: bytes) -> Iterator[bytes]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from collections.abc import AsyncIterator
 
 import pytest
 
-from services.store.errors import StoreUnavailableError
+from services.store import requests
+from services.store.errors import StoreError, StoreUnavailableError
 from services.store.open import open_store
 from services.store.port import Committed, Operation, Store, T, Transaction
 from services.store.retention import LONGEST_STEP_S, STEP_S, Retention
@@ -122,6 +124,31 @@ async def test_an_idle_service_writes_once_a_step(machine: Machine) -> None:
     assert await version() == before
     await machine.run(process, 1)
     assert await version() > before
+
+
+async def test_it_goes_on_while_a_sweeper_rests_for_long(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "STEP_S", 0.001)
+    process = await machine.process()
+    records = requests.RequestRecords("test", keep_s=0, retention=process)
+    sweeping = asyncio.create_task(
+        requests.sweep_for_ever(
+            machine.store, records, every_s=1e6, now_us=lambda: 0, failed=_unexpected
+        )
+    )
+    before_us = process.past_us
+    async with asyncio.timeout(30):
+        for steps in range(1, 6):
+            machine.now_s += STEP_S
+            while process.past_us < before_us + steps * STEP_S * SECOND_US:  # noqa: ASYNC110 (has no event)
+                await asyncio.sleep(0.001)
+    sweeping.cancel()
+    await asyncio.wait([sweeping])
+
+
+def _unexpected(error: StoreError) -> None:
+    raise error
 
 
 @pytest.mark.parametrize("attempt", range(20))

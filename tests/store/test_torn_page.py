@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -326,12 +327,15 @@ def _other(stored: bytes, dice: random.Random) -> bytes:
 
 
 def _files(directory: Path) -> Files:
-    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
 
 
 def _leave(directory: Path, files: Files) -> None:
-    directory.mkdir(exist_ok=True)
-    for path in directory.iterdir():
-        path.unlink()
+    shutil.rmtree(directory, ignore_errors=True)
     for name, content in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(content)
