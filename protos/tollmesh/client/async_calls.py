@@ -64,7 +64,8 @@ class AsyncCalls:
             except grpc.RpcError as failure:
                 error = errors.of_rpc(failure)
             except asyncio.CancelledError:
-                self._raise_if_closed()
+                if not _is_cancelled():
+                    self._raise_if_closed()
                 raise
             else:
                 return response
@@ -100,7 +101,8 @@ class AsyncCalls:
         except grpc.RpcError as failure:
             raise errors.of_rpc(failure) from failure
         except asyncio.CancelledError:
-            self._raise_if_closed()
+            if not _is_cancelled():
+                self._raise_if_closed()
             raise
         finally:
             call.cancel()
@@ -161,3 +163,9 @@ class AsyncCalls:
                 response_deserializer=answer.FromString,
             )
         return method
+
+
+def _is_cancelled() -> bool:
+    """Whether the caller's own task was, and not only the call that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

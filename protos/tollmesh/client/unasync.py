@@ -24,6 +24,7 @@ _RULES = (
     (r"asyncio\.sleep", "time.sleep"),
     (r" +except asyncio\.CancelledError:\n.*?\n +raise\n", ""),
     (r"; grpc\.aio cancels them", ""),
+    (r"\n\ndef _is_cancelled.*?> 0\n", ""),
     (r"\basync (def|for|with) ", r"\1 "),
     (r"\bawait ", ""),
     (r"__a(enter|exit)__", r"__\1__"),
