@@ -62,13 +62,22 @@ class Load:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Between these clients are at work; in the end each has its last answer."""
+        clients = asyncio.create_task(self.run_to_the_end())
+        try:
+            yield
+        finally:
+            self.end()
+            await clients
+
+    async def run_to_the_end(self) -> None:
+        """Clients at work; after ``end`` each goes until it has its last answer."""
         async with asyncio.TaskGroup() as clients:
             for number in range(CLIENTS):
-                clients.create_task(self._client(Account(self.stub, f"account-{number % 2}")))
-            try:
-                yield
-            finally:
-                self._ended = True
+                clients.create_task(self._client(f"account-{number % 2}"))
+
+    def end(self) -> None:
+        """No further debit is begun."""
+        self._ended = True
 
     async def until_done(self, more: int) -> None:
         """Waits until so many more debits are answered."""
@@ -104,9 +113,9 @@ class Load:
                 self._moved.clear()
                 await self._moved.wait()
 
-    async def _client(self, account: Account) -> None:
+    async def _client(self, account_id: str) -> None:
         while not self._ended:
-            request = account.debit_request(1, resource=RESOURCE)
+            request = Account(self.stub, account_id).debit_request(1, resource=RESOURCE)
             while True:
                 try:
                     answer = await self.stub.Debit(request, timeout=20, wait_for_ready=True)
@@ -162,6 +171,23 @@ async def test_on_a_full_disk_debits_are_refused_until_there_is_room(
         )
         if service.log_file.stat().st_size < LARGE_LOG_BYTES:  # else the log could not be written
             assert refusals
+
+
+async def test_a_service_that_is_ended_on_a_full_disk_ends_cleanly_and_loses_nothing(
+    settings: Settings, tmp_path: Path
+) -> None:
+    disk = Quota(tmp_path / "store")
+    async with _served(settings, tmp_path) as (service, load):
+        await _grant(load.stub)
+        clients = asyncio.create_task(load.run_to_the_end())
+        await load.until_done(50)
+        disk.fill(service.process.pid)
+        await load.until_refused(CLIENTS, StoreUnavailableError)
+        assert await service.stop() == 0
+    async with _served(settings, tmp_path, load):
+        load.end()
+        await clients
+        await load.verify()
 
 
 async def test_a_killed_service_has_everything_that_it_answered(
