@@ -17,7 +17,7 @@ from tests.support.credit_model.books import (
     total,
 )
 from tests.support.credit_model.messages import balance_message, hold_message
-from tests.support.credit_model.outlays import count, enter, payable
+from tests.support.credit_model.outlays import count, enter, payable, room_today
 from tests.support.credit_model.prices import (
     MAX,
     Price,
@@ -217,6 +217,9 @@ def _debit_estimate(books: Books, hold: Hold, now_us: int) -> Hold:
     if hold.captured and not amount:
         metered = None  # captures took all of it
     if metered is not None:
+        # Time cannot be refused: what a day's counter has no room for is not counted.
+        room = room_today(books, metered, hold.currency, now_us)
+        metered = metered._replace(quantity=min(metered.quantity, room))
         free = min(hold.free, metered.quantity)
         use_up(books, hold.allowance, free)
     price = Price(hold.currency, amount, metered, free)

@@ -72,10 +72,10 @@ def count(
     use_up(books, price.allowance, price.free)
     if (metered := price.metered) is None:
         return
+    if metered.quantity > room_today(books, metered, price.currency, now_us):
+        raise Refused("AMOUNT_OUT_OF_RANGE")
     key = now_us // DAY_US, metered.meter, metered.cache, price.currency
     day = books.usage.get(key, Usage())
-    if day.quantity + metered.quantity > MAX:
-        raise Refused("AMOUNT_OUT_OF_RANGE")
     books.usage[key] = day._replace(
         quantity=day.quantity + metered.quantity,
         amount=day.amount + amount,
@@ -83,6 +83,12 @@ def count(
         shortfall=day.shortfall + short,
         free_quantity=day.free_quantity + price.free,
     )
+
+
+def room_today(books: Books, metered: Metered, currency: str, now_us: int) -> int:
+    """How much more of a meter can be counted today."""
+    key = now_us // DAY_US, metered.meter, metered.cache, currency
+    return MAX - books.usage.get(key, Usage()).quantity
 
 
 def count_refund(books: Books, metered: Metered, currency: str, amount: int, now_us: int) -> None:
