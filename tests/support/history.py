@@ -120,6 +120,11 @@ class History:
         self.calls += calls
         try:
             answer = await getattr(stub, method)(request)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return calls  # not the client: its channel was closed
         except ServiceError as error:
             reason = error.reason_name()
             if reason in UNKNOWN:

@@ -204,7 +204,7 @@ async def record(
             many = kill * share - dice.randrange(share // 2)
             while len(history.calls) < many and not clients.done():  # noqa: ASYNC110 (any moment will do)
                 await asyncio.sleep(dice.random() * 0.005)
-            assert not clients.done(), "no call was left to be killed"
+            assert not clients.done(), f"no call was left to be killed: {clients}"
             unlucky = dice.randrange(len(services))
             await services[unlucky].kill()
             stubs[unlucky] = await services[unlucky].start()

@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from services.process.envoy import why_not
@@ -42,16 +42,18 @@ def main() -> int:
     """Soaks; the exit status is 1 after a failure."""
     end = time.monotonic() + float(os.environ.get("SOAK_SECONDS", "300"))
     done: Counter[str] = Counter()
-    with ThreadPoolExecutor(1) as aside:
-        simulations = aside.submit(_simulations, end)
-        while time.monotonic() < end and not simulations.done():
+    with _simulations() as simulations:
+        while time.monotonic() < end:
+            simulations.go_on()
             seed = random.SystemRandom().randrange(2**32)
             done.update(_histories(seed))
             for suite in SUITES:
                 if time.monotonic() < end:
                     _pytest(suite, seed)
                     done["runs of other suites"] += 1
-        done.update(simulations.result())
+        simulations.finish()
+    done["simulations"] = simulations.runs
+    done["operations in them"] = simulations.runs * OPERATIONS
     _say(", ".join(f"{count} {what}" for what, count in done.items()))
     return 0
 
@@ -74,14 +76,46 @@ def _histories(seed: int) -> dict[str, int]:
     return {"histories": len(FACES), "calls in them": calls, "kills": kills * len(FACES)}
 
 
-def _simulations(end: float) -> dict[str, int]:
-    """With new seeds until the time is up."""
-    runs = 0
-    while time.monotonic() < end:
-        again = command(random.SystemRandom().randrange(2**32), OPERATIONS)
-        _run(again, [sys.executable, *again.split()[1:]], {})
-        runs += 1
-    return {"simulations": runs, "operations in them": runs * OPERATIONS}
+class _Simulations:
+    """One after the other, each in a process of its own, beside everything else."""
+
+    def __init__(self, output: Path) -> None:
+        self.runs = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self._output = output
+        self._again = ""
+
+    def go_on(self) -> None:
+        """Starts one with a new seed unless one is running; raises if that has failed."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        self.finish()
+        self._again = command(random.SystemRandom().randrange(2**32), OPERATIONS)
+        _say(self._again)
+        with self._output.open("wb") as output:
+            arguments = [sys.executable, *self._again.split()[1:]]
+            self.process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT)
+
+    def finish(self) -> None:
+        """Waits for the one that is running; raises if it fails."""
+        if self.process is not None:
+            failed = self.process.wait()
+            _say(self._output.read_text()[-10_000:])
+            if failed:
+                raise RuntimeError(f"failed; to repeat it: {self._again}")
+            self.runs += 1
+
+
+@contextmanager
+def _simulations() -> Iterator[_Simulations]:
+    with tempfile.TemporaryDirectory() as directory:
+        simulations = _Simulations(Path(directory) / "output")
+        try:
+            yield simulations
+        finally:
+            if simulations.process is not None:
+                simulations.process.kill()
+                simulations.process.wait()
 
 
 def _pytest(suite: str, seed: int) -> None:
