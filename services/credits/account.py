@@ -53,7 +53,6 @@ _KEYS = 4096
 _usage_key = lru_cache(_KEYS)(USAGE.key)
 
 
-@lru_cache(_KEYS)
 def _name(account_id: str) -> bytes:
     """An account as a part of a key."""
     return pack((account_id,))
@@ -103,7 +102,7 @@ class Account:
         self.account_id = account_id
         self.now_us = now_us
         self.wallet = wallet or load_wallet(tx, account_id)
-        self._entries = ENTRIES.prefix + _name(account_id)
+        self._entries = wallet_key(account_id)[: -len(WALLET_MARK)]
         self._usage: dict[bytes, Usage] = {}
         self._changed = False
         self._is_new = not self.wallet.sequence

@@ -87,9 +87,10 @@ def sealed_decoder(kind: type[R]) -> Callable[[bytes, bytes], R]:
     decode = decoder(kind)
 
     def decode_sealed(key: bytes, stored: bytes) -> R:
-        value = unsealed(key, stored)
+        if crc32(key + stored) != _INTACT:
+            raise RecordDamagedError(key)
         try:
-            return decode(value)
+            return decode(stored[:-CHECK_BYTES])
         except (RecordInvalidError, UnicodeDecodeError) as error:
             raise RecordDamagedError(key, str(error)) from error
 
