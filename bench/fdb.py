@@ -37,6 +37,7 @@ from services.store.engines.foundationdb import destroy
 
 POOLS = (1, 4, 16, 64)
 NAIVE = "naive, hot"
+OURS, ALONE = "credit service, hot", "credit service, hot, one process"
 
 
 @dataclass
@@ -152,8 +153,8 @@ def _measure(bench: Bench, cluster: Cluster, file: str, directory: str) -> None:
     naive = _tuned(bench, file, f"{directory}-naive")
     cases = {
         NAIVE: Case(naive),
-        "credit service, hot": Case(ours),
-        "credit service, hot, one process": Case(ours, processes=1),
+        OURS: Case(ours),
+        ALONE: Case(ours, processes=1),
         f"credit service, hot, BatchDebit of {options.batch}": Case(ours, batch=options.batch),
         f"naive, {options.accounts:,} accounts": Case(naive, options.accounts),
         f"credit service, {options.accounts:,} accounts": Case(ours, options.accounts),
@@ -221,6 +222,11 @@ def _print(
     title = f"Medians of {options.rounds} rounds of {options.seconds:g} s"
     columns = ("case", "of naive, hot", "rounds", "debits/s", "p50 ms", "p99 ms", "by process")
     table(title, columns, rows)
+    ratios = [one[OURS].rate / one[ALONE].rate for one in rounds]
+    print(
+        f"All processes beside one, hot: {statistics.median(ratios):.2f}"
+        f" ({min(ratios):.2f} to {max(ratios):.2f}).\n"
+    )
 
 
 def _print_conflicts(bench: Bench, cluster: Cluster, cases: dict[str, Case]) -> None:
