@@ -65,12 +65,15 @@ def release(account: Account, request: Release, terms: HoldTerms) -> Answer:
     return account.answer(entry, hold.remaining, hold.currency, view(number, closed))
 
 
-def expire(account: Account, number: int, hold: Hold, keep_us: int, until_us: int) -> None:
-    """Does with an open hold what its policy says; ``until_us`` as in ``returns.give_back``."""
+def expire(account: Account, number: int, hold: Hold, keep_us: int) -> None:
+    """Does with an open hold what its policy says, as of its expiry, however late that is noticed.
+
+    What comes back to a grant that was not over then pays what is owed; the rest expires later.
+    """
     if hold.policy == ExpiryPolicy.DEBIT_ESTIMATE:
         hold = _debit_estimate(account, number, hold)
     else:
-        return_rest(account, number, hold, "", until_us)
+        return_rest(account, number, hold, "", hold.expire_us)
     close(account, number, hold, HoldState.EXPIRED, keep_us)
 
 

@@ -74,7 +74,7 @@ def _expire_holds(account: Account, steps: int, keep_us: int, until_us: int) -> 
         hold = stored_hold(account.tx, account.account_id, number)
         if hold is None:
             raise LookupError(f"hold {number} of {account.account_id} is gone")
-        expire(account, number, hold, keep_us, until_us)
+        expire(account, number, hold, keep_us)
         taken += 1 + len(hold.lots)
     account.wallet.holds_us = NEVER_US
     return taken

@@ -99,6 +99,23 @@ async def test_a_debit_sees_what_a_hold_released_by_its_expiry(
     await audit_account(alice.stub, "alice")
 
 
+async def test_what_a_hold_gave_back_in_time_pays_what_is_owed_however_late_one_looks(
+    bob: Account, clock: Clock
+) -> None:
+    for name, looks in (("early", (70, 30)), ("late", (100,))):
+        account = Account(bob.stub, name)
+        await account.set_terms(overdraft_limit=100)
+        await account.grant(50, expire_time=clock.after(100))
+        await account.reserve(50, seconds=60)
+        await account.debit(30)
+        for seconds in looks:
+            clock.advance(seconds)
+            await account.balance()
+        balance = (await account.balance()).balance
+        assert (balance.available, balance.expired, balance.spent) == (0, 20, 30), name
+        await audit_account(bob.stub, name)
+
+
 async def test_holds_and_grants_expire_without_traffic(
     service: CreditService, alice: Account, clock: Clock
 ) -> None:

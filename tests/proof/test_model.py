@@ -11,7 +11,7 @@ from tollmesh.credits.v1 import leases_pb2, ledger_pb2
 
 from tests.support.credit_calls import CreditCalls, expected, model_tariff
 from tests.support.credit_model.books import entry_name
-from tests.support.credit_model.model import Message, Model
+from tests.support.credit_model.model import Message, Model, settle
 from tests.support.credit_service import DAY_S, Account, Clock, CreditService, live, metered
 from tests.support.ledger_audit import audit_account
 from tests.support.store_homes import Home
@@ -172,9 +172,11 @@ async def test_every_answer_and_entry_is_what_the_model_says(home: Home, seed: i
     service, caller = CreditService(store, clock), Caller(seed, clock, model)
     calls = CreditCalls(service)
     for number in range(CALLS):
+        before_us = clock.now_us
         clock.advance(caller.dice.choice([0, 0, 0.001, 0.4, 3, 3, 500]))
         if caller.dice.random() < 0.03:
             clock.advance(caller.dice.choice([DAY_S, 8 * DAY_S, 31 * DAY_S, -DAY_S]))
+        _see_that_looking_changes_nothing(model, before_us, clock.now_us)
         method, request = caller.request()
         found = await calls.outcome(method, request)
         said = expected(model, method, request, clock.now_us)
@@ -200,3 +202,14 @@ async def _compare(account: Account, model: Model, clock: Clock, number: int) ->
     newest = await account.entries(newest_first=True)
     ledger = model.entries(account.account_id, clock.now_us)
     assert newest[:20] == ledger[:-21:-1], f"after call {number}"
+
+
+def _see_that_looking_changes_nothing(model: Model, before_us: int, now_us: int) -> None:
+    """What time does comes to the same whether one looks late or once in between."""
+    between_us = (before_us + now_us) // 2
+    for account_id in ACCOUNTS if between_us < now_us else ():
+        late, early = model.books(account_id).draft(), model.books(account_id).draft()
+        settle(late, now_us)
+        settle(early, between_us)
+        settle(early, now_us)
+        assert early.purses == late.purses

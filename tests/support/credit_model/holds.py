@@ -104,12 +104,12 @@ def release(books: Books, request: pb.ReleaseRequest, now_us: int) -> pb.Release
     )
 
 
-def expire(books: Books, hold: Hold, now_us: int, until_us: int) -> None:
-    """Does what the hold's policy says."""
+def expire(books: Books, hold: Hold, now_us: int) -> None:
+    """Does what the hold's policy says, as of its expiry."""
     if hold.policy == pb.EXPIRY_POLICY_DEBIT_ESTIMATE:
         hold = _debit_estimate(books, hold, now_us)
     else:
-        return_rest(books, hold, "", now_us, until_us)
+        return_rest(books, hold, "", now_us, hold.expire_us)
     close(books, hold, pb.HOLD_STATE_EXPIRED)
 
 

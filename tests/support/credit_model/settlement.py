@@ -25,7 +25,7 @@ def _end(books: Books, now_us: int, until_us: int) -> None:
     due = sorted((books.holds[n].expire_us, n) for n in books.open_holds)
     for expire_us, number in due:
         if expire_us <= until_us:
-            expire(books, books.holds[number], now_us, until_us)
+            expire(books, books.holds[number], now_us)
     for currency in list(books.purses):
         for lot in books.purse(currency).lots:
             if lot.expire_us <= until_us:
