@@ -16,7 +16,7 @@ from tests.support.credit_service import DAY_S, Account, Clock, CreditService, l
 from tests.support.ledger_audit import audit_account
 from tests.support.store_homes import Home
 
-CALLS = 700
+CALLS = 500
 ACCOUNTS = ("ann", "ben")
 METERS = ("download", "upload", "probe", "none", "parcel", "scan")
 WEIGHTS = {
