@@ -87,7 +87,7 @@ def debit(account: Account, request: Debit, tariff: Tariff) -> Answer:
         metered,
         request.resource,
     )
-    if account.wallet.refills_us != NEVER_US and amount:  # a refund must know the period
+    if amount and lot.expire_us != NEVER_US:  # a refund must know the period
         fields += (0, 0, 0, ((lot.number, amount, lot.expire_us),), 0)
     return _answer(purse, account.append_entry(fields), amount, currency)
 

@@ -128,6 +128,23 @@ async def test_a_debit_says_of_which_period_it_was(alice: Account, clock: Clock)
     assert grants == [(10, clock.after(DAY_S)), (10, clock.after(3 * DAY_S))]
 
 
+async def test_a_debit_says_its_period_also_when_no_refill_is_to_come(
+    alice: Account, clock: Clock
+) -> None:
+    recurrence = pb.Recurrence(period=pb.REFILL_PERIOD_DAY, end_time=clock.after(1.5 * DAY_S))
+    await alice.grant(10, recurrence=recurrence)
+    hold = (await alice.reserve(6, seconds=3 * DAY_S)).hold
+    clock.advance(DAY_S)
+    assert await _remaining(alice) == [10]  # the last refill
+    clock.advance(-DAY_S)
+    await alice.release(hold)
+    debit = await alice.debit(5)
+    await alice.refund(debit.entry_id)
+    grants = [(grant.remaining, grant.expire_time) for grant in (await alice.balance()).grants]
+    assert grants == [(6, clock.after(DAY_S)), (10, clock.after(2 * DAY_S))]
+    await audit_account(alice.stub, "alice")
+
+
 async def test_what_a_period_began_with_is_known_after_a_refund(
     alice: Account, clock: Clock
 ) -> None:
