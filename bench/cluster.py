@@ -50,10 +50,11 @@ class Cluster:
         """Engine, redundancy, processes and version, in a line."""
         status = self._status()
         configuration, processes = status["configuration"], status["processes"].values()
+        machines = {process["address"].rpartition(":")[0] for process in processes}
         versions = ", ".join(sorted({process["version"] for process in processes}))
         return (
             f"FoundationDB {versions}: {len(processes)} process(es) on"
-            f" {len(status['machines'])} machine(s), storage engine"
+            f" {len(machines)} machine(s), storage engine"
             f" {configuration['storage_engine']}, redundancy {configuration['redundancy_mode']},"
             f" logs {configuration['log_engine']}"
         )
