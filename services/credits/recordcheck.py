@@ -30,7 +30,6 @@ from services.store.port import ReadTransaction, Store
 from services.store.records import is_intact
 from services.store.requests import RequestRecords
 
-PAGE = 1000
 _REQUESTS = RequestRecords(FAMILY, keep_s=0)
 """Only to find what is stored."""
 
@@ -42,16 +41,17 @@ Check = Callable[[ReadTransaction, list[Pair]], None]
 async def check_records(store: Store) -> AsyncIterator[None]:
     """Checks all of them, yields now and then; raises ``DifferenceError``."""
     await store.read(_no_strays)
-    for (first, end), check in (
-        (_REQUESTS.bounds(), _request_records),
-        (_REQUESTS.index_bounds(), _request_index),
-        (AGENDA.range(), _agenda),
-        (CLOSED_HOLDS.range(), _closed_holds),
+    # So many records at a time that those they name still fit one read of the store.
+    for (first, end), check, size in (
+        (_REQUESTS.bounds(), _request_records, 2000),
+        (_REQUESTS.index_bounds(), _request_index, 50),
+        (AGENDA.range(), _agenda, 500),
+        (CLOSED_HOLDS.range(), _closed_holds, 500),
     ):
         begin = first
         while begin:
             run = partial(_page, begin=begin, end=end, check=check)
-            begin = (await bounded_read(store, run, PAGE)).result
+            begin = (await bounded_read(store, run, size)).result
             yield
             await asyncio.sleep(0)
 
