@@ -96,8 +96,14 @@ class Process:
         """What it is doing is never finished; calls end without an answer."""
         self._service = None
         self._cluster.kill(self._client)
-        for task in list(self._tasks):
+        self._bury(self._tasks)
+
+    def _bury(self, tasks: set[asyncio.Task[Any]]) -> None:
+        """Cancels what is left of a killed process, and whatever that starts as it ends."""
+        for task in list(tasks):
             task.cancel()
+        if tasks:
+            self._loop.call_later(0.001, self._bury, tasks)
 
     async def call(self, method: str, request: Message) -> Message:
         """Calls a servicer; errors are those of the contract."""
@@ -106,7 +112,7 @@ class Process:
         handler: Any = getattr(self._service.direct, method)
         if method == "StreamDebits":
             return await self.do(_streamed(handler, request))
-        return await self.do(_coroutine(handler(request)))
+        return await self.do(_answered(handler, request))
 
     async def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Awaits work that the process does; it is over, as unknown, when that is killed."""
@@ -162,5 +168,6 @@ async def _streamed(handler: Message, request: pb.StreamDebitsRequest) -> pb.Str
     return told
 
 
-async def _coroutine(answer: Awaitable[Message]) -> Message:
-    return await answer
+async def _answered(handler: Callable[[Message], Awaitable[Message]], request: Message) -> Message:
+    """Calls a handler, in the process: it may do some of its work before it is awaited."""
+    return await handler(request)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from tollmesh.credits.v1 import credits_pb2 as pb
+
 HAPPENS = (
     "conflict",
     "not_committed",
@@ -27,6 +29,7 @@ HAPPENS = (
     "reused",
     "refused",
     "settled",
+    *(name.removeprefix("ENTRY_KIND_").lower() for name in pb.EntryKind.keys()[1:]),
 )
 """What must have happened in a run, or it proves nothing."""
 

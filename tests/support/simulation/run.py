@@ -162,6 +162,7 @@ class Simulation:
         self._asker.learn(call)
         counts = self.report.counts
         counts["replayed"] += bool(call.answer and call.request_id and not call.fresh)
+        counts[call.method] += call.fresh or not call.request_id
         counts["refused"] += call.refusal is not None
         counts["reused"] += call.refusal is not None and call.refusal[0] == "REQUEST_ID_REUSED"
         outcome: object = None
@@ -197,6 +198,8 @@ class Simulation:
         self.report.entries += len(news)
         self.report.counts["settled"] += sum(not entry.request_id for entry in news)
         for entry in news:
+            kind = pb.EntryKind.Name(entry.kind)
+            self.report.counts[kind.removeprefix("ENTRY_KIND_").lower()] += 1
             self._trace.update(entry.SerializeToString(deterministic=True))
         return news
 
