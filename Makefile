@@ -114,7 +114,7 @@ chaos: $(PROGRAMS) ## kill the credit service 50 times under load and account fo
 	@$(BIN)/python -m pytest tests/mesh/test_chaos.py --chaos-kills 50 -s
 
 .PHONY: soak
-soak: $(PROGRAMS) ## prove the ledger with new seeds for SOAK_SECONDS (300): histories, kills, chaos, the model
+soak: $(PROGRAMS) ## prove the ledger with new seeds for SOAK_SECONDS (300): histories, kills, simulations, the model
 	@$(BIN)/python -m tests.support.soak
 
 .PHONY: test-fdb
