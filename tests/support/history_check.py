@@ -174,11 +174,16 @@ class Checker:
             if call.together is not None:
                 batches[call.together].append(call)
         for batch in batches.values():
-            found = {call.request_id in self._effects for call in batch}
+            found = {self._is_effective(call) for call in batch}
             versions = {call.version for call in batch}
             refused = any(call.refusal for call in batch)
             if len(found) > 1 or len(versions) > 1 or (refused and any(c.answer for c in batch)):
                 raise Violation(f"{batch[0]}: a batch of all or nothing was split")
+
+    def _is_effective(self, call: Call) -> bool:
+        """Whether it is in the ledger; its id may be there for another request."""
+        effect = self._effects.get(call.request_id)
+        return effect is not None and _same_request(call, effect)
 
 
 def _check_order(effects: Sequence[tuple[int, Call]]) -> None:
