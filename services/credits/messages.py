@@ -175,7 +175,7 @@ def _metered_message(metered: Metered | None) -> pb.MeteredQuantity | None:
 def _grant_balance(account_id: str, lot: Lot, terms: GrantTerms | None) -> pb.GrantBalance:
     grant = pb.GrantBalance(
         grant_id=grant_name(account_id, lot.number) if lot.number != OVERDRAFT_LOT else "",
-        amount=lot.amount,
+        amount=lot.amount if terms is None else terms.added or terms.amount,
         remaining=lot.remaining,
         priority=lot.priority,
         expire_time=None if lot.expire_us == NEVER_US else timestamp(lot.expire_us),

@@ -195,6 +195,19 @@ async def test_a_balance_says_how_grants_recur(bob: Account, clock: Clock) -> No
     assert not last.HasField("next_refill_time")
 
 
+async def test_a_balance_says_with_what_the_present_period_began(
+    bob: Account, clock: Clock
+) -> None:
+    await bob.grant(10, recurrence=_each("DAY", max_rollover=5))
+    hold = (await bob.reserve(6, seconds=3 * DAY_S)).hold
+    clock.advance(DAY_S)
+    assert [grant.amount for grant in (await bob.balance()).grants] == [4 + 10]
+    clock.advance(-DAY_S)
+    await bob.release(hold)  # of the period before, which is not over yet again
+    grants = [(grant.remaining, grant.amount) for grant in (await bob.balance()).grants]
+    assert grants == [(6, 14), (14, 14)]
+
+
 async def test_an_expiry_or_a_past_end_does_not_go_with_a_recurrence(
     alice: Account, clock: Clock
 ) -> None:
