@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -164,6 +166,12 @@ class Caller:
     def _newest(self, numbers: Iterable[int]) -> int:
         """One of the newest, or none."""
         return self.dice.choice([0xFFFF, *list(numbers)[-8:]])
+
+
+def test_the_model_knows_nothing_of_the_service() -> None:
+    program = "import sys, tests.support.credit_model.model; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert not [name for name in done.stdout.decode().split() if name.startswith("services")]
 
 
 async def test_every_answer_and_entry_is_what_the_model_says(home: Home, seed: int) -> None:
