@@ -93,6 +93,7 @@ class _Inside:
     async def _live(self, receive: Receive, send: Send) -> None:
         """The lifespan of the process, from ASGI's point of view."""
         await receive()
+        envoy.be_prompt()
         self.host = Host(os.environ[envoy.LISTEN_VARIABLE])
         serving = asyncio.create_task(_run(os.environ[envoy.SERVE_VARIABLE]))
         wanted = asyncio.create_task(self.host.wanted.wait())
