@@ -90,12 +90,10 @@ class Checker:
         Each answered mutation must have written, and only what somebody asked for.
         """
         fresh: dict[str, Call] = {}
-        unknown: dict[str, Call] = {}
+        unknown = _unknown(calls)
         for call in calls:
             if call.fresh and fresh.setdefault(call.request_id, call) is not call:
                 raise Violation(f"{call}: applied twice, before as {fresh[call.request_id]}")
-            if call.unknown and call.request_id:
-                unknown.setdefault(call.request_id, call)
         effects: dict[str, tuple[int, Call]] = {}
         for place, entry in enumerate(ledger):
             request_id = entry.request_id
@@ -184,6 +182,21 @@ class Checker:
         """Whether it is in the ledger; its id may be there for another request."""
         effect = self._effects.get(call.request_id)
         return effect is not None and _same_request(call, effect)
+
+
+def _unknown(calls: Sequence[Call]) -> dict[str, Call]:
+    """By request id the first call that may have been applied although nobody was told.
+
+    When the id was used for several requests it is one of those of which an answer is repeated.
+    """
+    repeated = {call.request_id: call for call in calls if call.answer and not call.fresh}
+    unknown: dict[str, Call] = {}
+    for call in calls:
+        if call.unknown and call.request_id:
+            known = repeated.get(call.request_id)
+            if known is None or _same_request(call, known):
+                unknown.setdefault(call.request_id, call)
+    return unknown
 
 
 def _check_order(effects: Sequence[tuple[int, Call]]) -> None:
