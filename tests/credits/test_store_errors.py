@@ -81,8 +81,10 @@ async def test_damage_is_an_internal_error_that_says_nothing(
 ) -> None:
     await alice.grant(1)
 
-    async def damaged(*_: object, **__: object) -> None:
-        raise LookupError("hold 17 of alice is gone")
+    def damaged(*_: object, **__: object) -> asyncio.Future[None]:
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        failed.set_exception(LookupError("hold 17 of alice is gone"))
+        return failed
 
     monkeypatch.setattr(service.ledger, "debit", damaged)
     with pytest.raises(InternalError) as refused:
