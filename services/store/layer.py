@@ -146,13 +146,19 @@ class Layer:
             insort(self._appended, prefix + LOWEST_STAMP)
 
     def absorb(self, later: Layer) -> None:
-        """Makes the writes of a layer over this one part of it; all of them, or (raising) none."""
+        """Makes the writes of a layer over this one part of it; all of them, or (raising) none.
+
+        The other layer is not used any more.
+        """
         if self._prefixes:
             self._refuse_writes(later)
         for begin, end in later.cleared:
             self.clear_range(begin, end)
         if self._written is None and not self.deltas and not self._prefixes:
-            self.values.update(later.values)
+            if self.values:
+                self.values.update(later.values)
+            else:
+                self.values = later.values
         else:
             for key, value in later.values.items():
                 self._write(key, value)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.store.port import Store
-from tests.support.store_homes import ENGINES, Home, open_home
+from tests.support.store_homes import ENGINES, SMALL_LOG, Home, open_home
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def seed() -> int:
     return seed
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=[*ENGINES, SMALL_LOG])
 async def home(request: pytest.FixtureRequest, tmp_path: Path, seed: int) -> AsyncIterator[Home]:
     async with open_home(request.param, tmp_path, seed) as home:
         yield home

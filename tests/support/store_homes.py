@@ -29,6 +29,9 @@ from tests.support import store_writer
 
 ENGINES = ["lmdb", "simulated", pytest.param("foundationdb", marks=pytest.mark.fdb)]
 
+SMALL_LOG = "lmdb with a small log"
+"""One more, for the suite of the store itself."""
+
 
 class Home(Protocol):
     """The data of one store."""
@@ -57,16 +60,36 @@ class ProcessHome:
         return [await self.open() for _ in range(min(clients, self._clients))]
 
     async def write_until_killed(self, seed: int) -> list[str]:
-        process = await store_writer.start(self.url, seed)
-        dice = random.Random(seed)
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(30):
-                    await process.first_line()
-                await asyncio.sleep(dice.uniform(0.0, 0.1))
-        finally:
-            lines = await process.kill()
-        return lines
+        return await _killed(await store_writer.start(self.url, seed), seed)
+
+
+class SmallLogHome:
+    """An LMDB store with a log so small that there is a checkpoint all the time."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def open(self, limits: Limits | None = None) -> Store:
+        return GroupCommit(store_writer.small_log(self._directory), limits)
+
+    async def open_all(self, clients: int) -> list[Store]:
+        del clients
+        return [await self.open()]
+
+    async def write_until_killed(self, seed: int) -> list[str]:
+        return await _killed(await store_writer.start(str(self._directory), seed), seed)
+
+
+async def _killed(process: store_writer.WriterProcess, seed: int) -> list[str]:
+    dice = random.Random(seed)
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(30):
+                await process.first_line()
+            await asyncio.sleep(dice.uniform(0.0, 0.1))
+    finally:
+        lines = await process.kill()
+    return lines
 
 
 class SimulatedHome:
@@ -97,7 +120,9 @@ class SimulatedHome:
 @asynccontextmanager
 async def open_home(engine: str, directory: Path, seed: int) -> AsyncIterator[Home]:
     """A home of the named engine, empty; its data is gone afterwards."""
-    if engine == "lmdb":
+    if engine == SMALL_LOG:
+        yield SmallLogHome(directory / "store")
+    elif engine == "lmdb":
         yield ProcessHome(f"lmdb://{directory}/store", clients=1)
     elif engine == "simulated":
         yield SimulatedHome(seed)

@@ -1,4 +1,5 @@
-"""A client that writes until it is killed; ``python -m tests.support.store_writer URL SEED``.
+"""A client that writes until it is killed; ``python -m tests.support.store_writer URL SEED``
+(or a directory, for an LMDB store with a small log).
 
 Every operation has a name and leaves PARTS keys, an entry of the log and a step of the counter; its
 name is printed when it is acknowledged. So whoever opens the store later can tell what must be
@@ -14,7 +15,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
+from services.store.engines.lmdb import LmdbEngine
+from services.store.group_commit import GroupCommit
 from services.store.keys import Subspace
 from services.store.open import open_store
 from services.store.port import Operation, ReadTransaction, Store, Transaction
@@ -104,22 +108,27 @@ class WriterProcess:
         return self._lines + whole.decode().split()
 
 
-async def start(url: str, seed: int) -> WriterProcess:
-    """Starts a writer on the store of a URL."""
+async def start(place: str, seed: int) -> WriterProcess:
+    """Starts a writer on the store of a URL, or on a directory with ``small_log``."""
     return WriterProcess(
         await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "tests.support.store_writer",
-            url,
+            place,
             str(seed),
             stdout=asyncio.subprocess.PIPE,
         )
     )
 
 
-async def _main(url: str, seed: int) -> None:
-    store = await open_store(url)
+def small_log(directory: Path) -> LmdbEngine:
+    """An engine that writes to its tree all the time, in both ways."""
+    return LmdbEngine(directory, segment_bytes=16 << 10, large_keys=24)
+
+
+async def _main(place: str, seed: int) -> None:
+    store = await open_store(place) if ":" in place else GroupCommit(small_log(Path(place)))
 
     def acknowledge(name: str) -> None:
         os.write(1, f"{name}\n".encode())
