@@ -37,6 +37,8 @@ PAGE, SECTOR, METAS = 4096, 512, 2
 DATA = "data.mdb"
 GRANT, OPENINGS, MIXTURES = 1_000_000, 6, 4
 PROCESSES = 4
+LARGE = 140
+"""Debits that go to the data file at once; fewer go to the log, and there when it is closed."""
 Files = dict[str, bytes]
 
 
@@ -72,13 +74,14 @@ async def states(tmp_path: Path, dice: random.Random) -> list[State]:
     found: list[State] = []
     directory = tmp_path / "written"
     debits: list[Acknowledged] = []
-    for _ in range(OPENINGS):
+    for opening in range(OPENINGS):
         store = await open_store(f"lmdb://{directory}")
         alice = Account(CreditService(store, Clock()).direct)
         if not found:
             await alice.grant(GRANT)
             found.append(State(_files(directory), ()))
-        for count in dice.choices([1, 2, 30], k=2):
+        counts = dice.choices([1, 2, 30], k=2)
+        for count in (*counts, LARGE) if opening % 2 else counts:
             requests = [alice.debit_request(number, resource="r" * 250) for number in range(count)]
             batch = await alice.stub.BatchDebit(credits.BatchDebitRequest(debits=requests))
             for request, outcome in zip(requests, batch.outcomes, strict=True):

@@ -24,7 +24,7 @@ from services.store.engines.lmdb_access import TreeAccess
 from services.store.engines.lmdb_tree import Tree, TreeError, TreeSnapshot
 from services.store.engines.redo import records
 from services.store.engines.redo.checkpoint import write_at_once, write_to
-from services.store.engines.redo.log import SEGMENT_BYTES, Log
+from services.store.engines.redo.log import SEGMENT_BYTES, Log, remove_log
 from services.store.engines.redo.memtable import LongRead, MemTable, View
 from services.store.engines.redo.records import Changes
 from services.store.engines.redo.recovery import LogDamagedError, recover
@@ -132,12 +132,16 @@ class LmdbEngine:
 
     async def close(self) -> None:
         """As the seam says. What is in the log goes to the tree, and the log goes away."""
+        emptied = False
         with suppress(StoreUnavailableError):  # then it stays in the log
             await self._checkpoint_all()
+            if self._log is not None:
+                await self._access.write(lambda tree: tree.identify(b""))
+            emptied = True
         self._log_writer.close()
         if self._log is not None:
             with suppress(OSError):
-                self._log.close(empty=not self._stack)
+                self._log.close(empty=emptied)
         await self._access.close()
         os.close(self._owner)
 
@@ -171,20 +175,30 @@ class LmdbEngine:
             for changes in recover(self._directory, store_id, self._version):
                 self._stack.absorb(changes)
                 self._version += 1
+            if store_id:
+                self._log = Log(self._directory, store_id, self._segment_bytes)
+            else:
+                remove_log(self._directory)  # of an orderly end that was not quite finished
         except (OSError, LogDamagedError) as error:
             tree.close()
             raise unavailable(self._directory, "open", error) from error
-        if store_id:
-            self._log = Log(self._directory, store_id, self._segment_bytes)
         if self._stack:
             self._freeze()
 
     async def _begin_log(self) -> Log:
-        """Starts the log of a store that never had one: its records bear the id of the store."""
-        await self._access.write(Tree.identify)
-        await self._access.ready()
-        self._log = Log(self._directory, self._access.tree().store_id(), self._segment_bytes)
-        return self._log
+        """Starts the log, with an id of its own; from then on the tree says that there is one."""
+        store_id = os.urandom(records.STORE_ID_BYTES)
+        log = Log(self._directory, store_id, self._segment_bytes)
+        try:
+            await self._log_writer.call(log.begin)
+            await self._access.write(lambda tree: tree.identify(store_id))
+        except OSError as error:
+            raise unavailable(self._directory, "write", error) from error
+        except StoreUnavailableError:
+            log.close(empty=False)  # the tree may say so already
+            raise
+        self._log = log
+        return log
 
     def _begin(self, tree: Tree, longest: int) -> TreeSnapshot:
         """The tree as it is now: with the tables as they are now, that is the last commit."""

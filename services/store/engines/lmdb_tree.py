@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +10,12 @@ import lmdb
 
 from services.store.engines.lmdb_file import check, sync_directory
 from services.store.engines.redo.memtable import LongRead
-from services.store.engines.redo.records import STORE_ID_BYTES
 
 # The keys of the tree itself. No other key is as large.
 _VERSION_KEY = b"\xffversion"
 """Where the version of the last commit in the tree stands: 8 bytes, big-endian."""
 _STORE_KEY = b"\xffstore"
-"""Where the id of the store stands, once it has a log."""
+"""Where the id of the store stands, as long as it has a log."""
 
 TreeError = lmdb.Error
 """What the tree's methods raise."""
@@ -52,14 +50,17 @@ class Tree:
             return int.from_bytes(transaction.get(_VERSION_KEY) or b"", "big")
 
     def store_id(self) -> bytes:
-        """The id that ``identify`` gave to the store; empty before that."""
+        """The id that ``identify`` gave to the store; empty while there is none."""
         with self._environment.begin() as transaction:
             return transaction.get(_STORE_KEY) or b""
 
-    def identify(self) -> None:
-        """Gives the store a random id."""
+    def identify(self, store_id: bytes) -> None:
+        """Says from now on that the store has a log, with records of this id; empty: has none."""
         with self._environment.begin(write=True) as transaction:
-            transaction.put(_STORE_KEY, os.urandom(STORE_ID_BYTES))
+            if store_id:
+                transaction.put(_STORE_KEY, store_id)
+            else:
+                transaction.delete(_STORE_KEY)
 
     @contextmanager
     def writing(self) -> Iterator[TreeWriter]:

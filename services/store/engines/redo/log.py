@@ -22,6 +22,12 @@ def paths(directory: Path) -> list[Path]:
     return sorted((path for path in found if path.stem[len(_STEM) :].isdigit()), key=_number)
 
 
+def remove_log(directory: Path) -> None:
+    """Removes the files of a log whose commits are all in the tree. Raises ``OSError``."""
+    for path in paths(directory):
+        path.unlink()
+
+
 class Log:
     """See the module. Its methods block and raise ``OSError``, unless they are quick."""
 
@@ -46,9 +52,11 @@ class Log:
         Only when what a failed write left cannot be made unreadable either, a record may be there
         all the same; then nothing more is written before that has been done.
         """
-        if self._active is None:
-            self._active = self._another()
-        self._active.append(self._store_id, version, payload)
+        self._in_use().append(self._store_id, version, payload)
+
+    def begin(self) -> None:
+        """Makes the file that the first record goes to, if that has not been done."""
+        self._in_use()
 
     def restart(self) -> None:
         """Forgets the segment in use, too: all that it holds is in the tree. Quick."""
@@ -64,7 +72,11 @@ class Log:
             self._active = another
 
     def retire(self) -> None:
-        """Frees what stands before the segment in use: all that it holds is in the tree."""
+        """Frees what stands before the segment in use: all that it holds is in the tree.
+
+        That segment stays: where the tree says that there is a log, a file of it must be.
+        """
+        self._in_use()
         while self._full:
             segment = self._full.pop()
             if self._free:
@@ -86,6 +98,11 @@ class Log:
             for path in (*self._earlier, *(segment.path for segment in segments)):
                 path.unlink(missing_ok=True)
             sync_directory(self._directory)
+
+    def _in_use(self) -> Segment:
+        if self._active is None:
+            self._active = self._another()
+        return self._active
 
     def _another(self) -> Segment:
         if self._free:

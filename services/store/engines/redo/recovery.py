@@ -28,9 +28,17 @@ class LogDamagedError(Exception):
 def recover(directory: Path, store_id: bytes, version: int) -> Iterator[Changes]:
     """The changes of each commit after ``version``, which is the tree's, in their order.
 
+    ``store_id`` is what the tree calls the log; empty: it has none, as after an orderly end.
     Raises ``LogDamagedError`` and ``OSError``.
     """
-    runs = [(path, _run(path, store_id, version)) for path in paths(directory)]
+    files = paths(directory)
+    if not store_id:
+        for path in files:
+            _check_done_with(path, version)
+        return
+    if not files:
+        raise LogDamagedError("its log, which has the last commits, is missing (redo-*.log)")
+    runs = [(path, _run(path, store_id, version)) for path in files]
     runs = [(path, run) for path, run in runs if run]
     for path, run in sorted(runs, key=lambda each: each[1][0].version):
         for record in run:
@@ -71,6 +79,20 @@ def _run(path: Path, store_id: bytes, version: int) -> list[Record]:
             )
         at += BLOCK_BYTES
     return found
+
+
+def _check_done_with(path: Path, version: int) -> None:
+    """Raises ``LogDamagedError`` when a file that should be of no use has later commits."""
+    data = path.read_bytes()
+    at = 0
+    while (at := _next_block(data, at)) >= 0:
+        record = read(data, at)
+        if record is not None and record.version > version:
+            raise LogDamagedError(
+                f"{path.name} has the commit of version {record.version}, which does not belong to "
+                f"this tree: that ends with version {version}"
+            )
+        at += BLOCK_BYTES
 
 
 def _next_block(data: bytes, at: int) -> int:
