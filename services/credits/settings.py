@@ -9,9 +9,11 @@ from services.credits.records import MAX_AMOUNT
 from services.credits.tariff import FreePeriod, Rates, Tariff
 from services.credits.watch import POLL_S, WATCHERS
 from services.process.settings import (
+    FACE,
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Face,
     Field,
     ServerSettings,
     SettingsConfigDict,
@@ -95,6 +97,7 @@ class CreditSettings(ServerSettings):
 
     model_config = SettingsConfigDict(env_prefix="TOLLMESH_CREDITS_")
 
+    face: Face = Field(default="auto", description=FACE)
     store: Annotated[str, AfterValidator(checked_url)] = Field(
         description="The store's URL: lmdb:///DIRECTORY, or fdb:///CLUSTER_FILE?directory=NAME."
     )

@@ -151,6 +151,13 @@ class Settings(BaseSettings):
         return f"{cls.model_config.get('env_prefix', '')}{field}".upper()
 
 
+Face = Literal["grpcio", "envoy", "auto"]
+FACE = (
+    "What speaks gRPC: grpcio, or envoy (faster; needs pyvoy); auto is envoy where it runs, else "
+    "grpcio."
+)
+
+
 class ServerSettings(Settings):
     """What every process that listens has."""
 
@@ -187,11 +194,7 @@ class ServerSettings(Settings):
         ge=0,
         description="How long calls under way may take to finish after SIGTERM, in s.",
     )
-    face: Literal["grpcio", "envoy", "auto"] = Field(
-        default="grpcio",
-        description="What speaks gRPC: grpcio, or envoy (faster; needs pyvoy); auto is envoy where "
-        "it runs, else grpcio.",
-    )
+    face: Face = Field(default="grpcio", description=FACE)
     grpc_web_origins: list[str] = Field(
         default=[],
         description="Origins of web pages that may call by gRPC-Web, as JSON; * for any. Only with "
