@@ -173,8 +173,10 @@ def _metered_message(metered: Metered | None) -> pb.MeteredQuantity | None:
 
 
 def _grant_balance(account_id: str, lot: Lot, terms: GrantTerms | None) -> pb.GrantBalance:
+    if lot.number == OVERDRAFT_LOT:
+        return pb.GrantBalance(amount=lot.amount, remaining=lot.remaining)
     grant = pb.GrantBalance(
-        grant_id=grant_name(account_id, lot.number) if lot.number != OVERDRAFT_LOT else "",
+        grant_id=grant_name(account_id, lot.number),
         amount=lot.amount if terms is None else terms.added or terms.amount,
         remaining=lot.remaining,
         priority=lot.priority,

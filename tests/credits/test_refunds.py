@@ -288,3 +288,20 @@ async def test_debits_in_any_order_give_everything_back(bob: Account, clock: Clo
     assert (answer.balance.available, answer.balance.spent) == (granted, 0)
     assert [grant.remaining for grant in answer.grants] == [grant.amount for grant in answer.grants]
     await audit_account(bob.stub, "bob")
+
+
+async def test_an_overdraft_that_is_given_back_when_it_was_paid_is_credit_of_no_grant(
+    alice: Account,
+) -> None:
+    await alice.set_terms(overdraft_limit=50)
+    owed = await alice.debit(50)
+    await alice.grant(80)
+    await alice.refund(owed.entry_id)
+    answer = await alice.balance()
+    given_back, granted = answer.grants
+    assert (granted.remaining, given_back.remaining) == (30, 50)
+    assert answer.balance.available == 80
+    assert given_back.grant_id == ""
+    assert not given_back.HasField("create_time")
+    assert not given_back.HasField("expire_time")
+    await audit_account(alice.stub, "alice")

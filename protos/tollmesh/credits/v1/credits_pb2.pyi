@@ -372,6 +372,9 @@ class GrantBalance(_message.Message):
     RECURRENCE_FIELD_NUMBER: _builtins.int
     NEXT_REFILL_TIME_FIELD_NUMBER: _builtins.int
     grant_id: _builtins.str
+    """Empty: of no grant. What a refund or a release gave back of an overdraft whose debt was paid
+    meanwhile; it never expires, and has no create_time.
+    """
     amount: _builtins.int
     """What the grant added."""
     remaining: _builtins.int
