@@ -123,7 +123,8 @@ class Tenant:
 
     async def balance(self) -> credits_pb2.Balance:
         request = credits_pb2.GetBalanceRequest(account_id=self.account_id)
-        return (await self.credits.GetBalance(request)).balance
+        # A service that has just come back is connected to a moment later.
+        return (await self.credits.GetBalance(request, wait_for_ready=True)).balance
 
     async def entries(self) -> list[credits_pb2.Entry]:
         request = credits_pb2.ListEntriesRequest(account_id=self.account_id, page_size=1000)
