@@ -200,6 +200,9 @@ from services.store.port import Operation
 
 async def main():
     directory = Path(sys.argv[1])
+    first = await open_store(f"lmdb://{directory.parent}/first")
+    await first.commit(Operation(lambda tx: tx.set(b"k", b"v")))
+    await first.close()  # all modules are loaded: another user may not be able to read them
     if os.geteuid() == 0:  # permissions do not bind root
         os.chown(directory, 65534, 65534)
         os.setgid(65534)
