@@ -177,17 +177,19 @@ async def test_a_service_that_is_ended_on_a_full_disk_ends_cleanly_and_loses_not
     settings: Settings, tmp_path: Path
 ) -> None:
     disk = Quota(tmp_path / "store")
-    async with _served(settings, tmp_path) as (service, load):
-        await _grant(load.stub)
-        clients = asyncio.create_task(load.run_to_the_end())
-        await load.until_done(50)
-        disk.fill(service.process.pid)
-        await load.until_refused(CLIENTS, StoreUnavailableError)
-        assert await service.stop() == 0
-    async with _served(settings, tmp_path, load):
-        load.end()
-        await clients
-        await load.verify()
+    async with connect(settings["listen"], errors=ERRORS) as channel:
+        load = Load(stub_of(channel))
+        async with running("credits", settings, tmp_path) as service:
+            await _grant(load.stub)
+            clients = asyncio.create_task(load.run_to_the_end())
+            await load.until_done(50)
+            disk.fill(service.process.pid)
+            await load.until_refused(CLIENTS, StoreUnavailableError)
+            assert await service.stop() == 0
+        async with running("credits", settings, tmp_path):
+            load.end()
+            await clients
+            await load.verify()
 
 
 async def test_a_killed_service_has_everything_that_it_answered(

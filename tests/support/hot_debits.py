@@ -19,7 +19,7 @@ from services.store.open import open_store
 from tests.support.credit_service import CreditService
 
 ACCOUNT = "hot"
-TURNS = 40
+TURNS = 100
 START_S = END_S = 60
 
 
