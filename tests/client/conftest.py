@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -134,11 +132,3 @@ def unused_address() -> str:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{bound.getsockname()[1]}"
-
-
-@pytest.fixture
-def seed() -> int:
-    """A fresh seed for each run, printed; ``TEST_SEED`` repeats one."""
-    seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
-    print(f"TEST_SEED={seed}")  # noqa: T201 (shown with a failure)
-    return seed

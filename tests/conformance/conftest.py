@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,14 +9,6 @@ import pytest
 
 from services.store.port import Store
 from tests.support.store_homes import ENGINES, SMALL_LOG, Home, open_home
-
-
-@pytest.fixture
-def seed() -> int:
-    """A fresh seed for each run, printed; ``TEST_SEED`` repeats one."""
-    seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
-    print(f"TEST_SEED={seed}")  # noqa: T201 (shown with a failure)
-    return seed
 
 
 @pytest.fixture(params=[*ENGINES, SMALL_LOG])

@@ -39,6 +39,7 @@ from services.store.port import Operation, Transaction
 from services.store.records import changed, sealed_record
 from tests.credits.test_any_course import Course
 from tests.support.credit_service import Account, Clock, CreditService, metered
+from tests.support.seeds import chosen_seed
 
 STEPS = 150
 Sabotage = Callable[[Transaction], object]
@@ -78,8 +79,7 @@ async def busy(memory: CreditService, bob: Account) -> CreditService:
 async def test_right_books_are_right_after_any_calls(
     memory: CreditService, bob: Account, clock: Clock, attempt: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seed = random.randrange(2**32) if attempt else 0
-    print(f"seed {seed}")  # noqa: T201 (shown with a failure)
+    seed = chosen_seed() if attempt else 0
     if attempt != 1:  # which reads the account alone
         monkeypatch.setattr(audit, "TOGETHER", 0)
         monkeypatch.setattr(audit, "ENTRY_PAGE", 7)
@@ -281,8 +281,7 @@ async def test_an_account_that_nobody_would_look_at_is_found(busy: CreditService
 async def test_any_flipped_byte_of_an_entry_is_found(
     service: CreditService, clock: Clock, tmp_path: Path
 ) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown with a failure)
+    seed = chosen_seed()
     dice = random.Random(seed)
     course = Course(seed, Account(service.direct), clock)
     for _ in range(60):

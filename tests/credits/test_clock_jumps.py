@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,6 +27,7 @@ from services.rpc.errors import InvalidArgumentError
 from tests.support.credit_service import Account, metered, stub_of
 from tests.support.jumping_credits import CLOCK_FILE, WallClock
 from tests.support.ledger_audit import audit_account
+from tests.support.seeds import chosen_seed
 from tests.support.service_process import running
 
 if TYPE_CHECKING:
@@ -244,8 +244,7 @@ async def test_usage_and_allowances_count_each_debit_once_in_the_month_that_the_
 async def test_in_any_course_of_jumps_the_books_agree_and_each_request_is_done_once(
     stub: CreditServiceAsyncStub, wall: WallClock
 ) -> None:
-    seed = int(os.environ.get("TEST_SEED", random.randrange(2**32)))
-    print(f"TEST_SEED={seed}")  # noqa: T201 (shown with a failure)
+    seed = chosen_seed()
     dice, course = random.Random(seed), _Course(stub, wall)
     clients = [
         asyncio.create_task(course.client(random.Random(dice.random()), number))

@@ -80,13 +80,6 @@ async def full(memory: CreditService) -> CreditService:
     return memory
 
 
-@pytest.fixture
-def dice() -> random.Random:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown with a failure)
-    return random.Random(seed)
-
-
 async def _audit(service: CreditService) -> ledger_pb2.AuditResponse:
     servicer = LedgerServicer(service.ledger, service.store)
     request = ledger_pb2.AuditRequest()

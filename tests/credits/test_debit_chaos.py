@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from services.store.group_commit import GroupCommit
 from services.store.port import T
 from tests.support.credit_service import Account, Clock, CreditService, metered
 from tests.support.ledger_audit import audit_account
+from tests.support.seeds import chosen_seed
 
 if TYPE_CHECKING:
     from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
@@ -163,8 +163,7 @@ async def refusable(call: Awaitable[T]) -> T | None:
 
 @pytest.mark.parametrize("attempt", range(3))
 async def test_whatever_happens_each_debit_is_done_once_and_batches_whole(attempt: int) -> None:
-    seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32)) + attempt
-    print(f"seed {seed}")  # noqa: T201 (shown with a failure)
+    seed = chosen_seed() + attempt
     chaos = Chaos(seed)
     await chaos.prepare()
     await asyncio.gather(*(chaos.client() for _ in range(CLIENTS)))

@@ -12,6 +12,7 @@ from services.credits.lots import HEAD_LOTS, Shelf
 from services.credits.records import NEVER_US, Lot, Purse
 from services.store.open import open_store
 from services.store.port import Operation, Store, Transaction
+from tests.support.seeds import chosen_seed
 
 SHELF = Shelf("alice", "credit")
 
@@ -81,8 +82,7 @@ def _place(lot: Lot) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("attempt", range(5))
 async def test_credit_is_taken_in_spend_order_whatever_happened_before(attempt: int) -> None:
-    seed = random.randrange(2**32) if attempt else 0
-    print(f"seed {seed}")  # noqa: T201 (shown with a failure)
+    seed = chosen_seed() if attempt else 0
     store = await open_store("simulated:?faults=none")
     game = Game(seed, store)
     for _ in range(400):

@@ -19,6 +19,7 @@ from services.edge.cache.memory import MokaCache, bytes_weight
 from services.edge.objects import ObjectInfo, ObjectKey
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
 from tests.support.fake_chain import NETWORK, OTHER_NETWORK, cid_of
+from tests.support.seeds import chosen_seed
 
 LIMIT = 1_000_000
 
@@ -80,8 +81,7 @@ async def test_what_is_put_is_there_after_a_restart(tmp_path: Path) -> None:
 
 
 async def test_the_bound_holds_at_every_moment(tmp_path: Path) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown when the test fails)
+    seed = chosen_seed()
     rng = random.Random(seed)
     disk = await open_disk(tmp_path, max_objects=20)
     largest, ended = 0, asyncio.Event()

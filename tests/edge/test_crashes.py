@@ -13,6 +13,7 @@ import pytest
 
 from tests.edge.conftest import Tenant, World, object_path, some_bytes, until
 from tests.support.raw_reader import open_reader
+from tests.support.seeds import chosen_seed
 from tests.support.service_process import ServiceProcess, running
 
 MEBIBYTE = 1024 * 1024
@@ -64,8 +65,7 @@ async def test_killed_while_filling_it_starts_again_with_nothing_half(
 async def test_killed_at_any_moment_it_serves_only_what_is_right(
     world: World, settings: dict[str, str], tmp_path: Path
 ) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown when the test fails)
+    seed = chosen_seed()
     rng = random.Random(seed)
     tenant = await world.tenant()
     objects = {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -28,14 +26,6 @@ settings.register_profile(
 settings.register_profile(
     "proof-soak", settings.get_profile("proof"), max_examples=60, stateful_step_count=120
 )
-
-
-@pytest.fixture
-def seed() -> int:
-    """A fresh seed for each run, printed; ``TEST_SEED`` repeats one."""
-    seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
-    print(f"TEST_SEED={seed}")  # noqa: T201 (shown with a failure)
-    return seed
 
 
 @pytest.fixture(params=ENGINES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 
@@ -17,14 +16,6 @@ OPERATIONS = 10_000
 FEW = 1_000
 ENOUGH = 4_000
 """Operations within which a planted bug is found."""
-
-
-@pytest.fixture
-def seed() -> int:
-    """A fresh seed for each run, printed; ``TOLLMESH_SEED`` repeats one."""
-    seed = int(os.environ.get("TOLLMESH_SEED") or random.randrange(2**32))
-    print(f"TOLLMESH_SEED={seed} .venv/bin/python -m pytest tests/proof/test_simulation.py")  # noqa: T201 (shown with a failure)
-    return seed
 
 
 def test_two_ledgers_on_one_failing_cluster_do_what_the_model_says(seed: int) -> None:

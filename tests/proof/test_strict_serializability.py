@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,14 +20,6 @@ from tests.support.store_homes import ProcessHome, open_home
 
 CALLS = 120
 FACES = ["grpcio"] if why_not() else ["grpcio", "envoy"]
-
-
-@pytest.fixture
-def seed() -> int:
-    """A fresh seed for each run, printed; ``TEST_SEED`` repeats one."""
-    seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
-    print(f"TEST_SEED={seed}")  # noqa: T201 (shown with a failure)
-    return seed
 
 
 @pytest.mark.parametrize("face", FACES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
@@ -19,6 +18,7 @@ from services.rpc.errors import InvalidArgumentError
 from services.rpc.rules import quick_test
 from services.rpc.validation import check
 from tests.support.echo_service import pb as echo_pb
+from tests.support.seeds import chosen_seed
 
 Descriptor = Any
 FieldDescriptor = Any
@@ -93,8 +93,7 @@ def test_it_agrees_with_protovalidate(descriptor: Descriptor) -> None:
     test = quick_test(descriptor)
     if test is None:
         return  # protovalidate has the only word
-    seed = os.environ.get("TOLLMESH_TEST_SEED") or os.urandom(4).hex()
-    print(f"TOLLMESH_TEST_SEED={seed}")  # noqa: T201 (how to have the same run again)
+    seed = chosen_seed()
     choose = random.Random(f"{seed} {descriptor.full_name}")
     for _ in range(ROUNDS):
         message = GetMessageClass(descriptor)()

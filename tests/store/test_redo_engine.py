@@ -35,13 +35,6 @@ from tests.support.embedded_store import (
 from tests.support.store_model import Model, random_steps, run_steps
 
 
-@pytest.fixture
-def dice() -> random.Random:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown with a failure)
-    return random.Random(seed)
-
-
 @pytest.fixture(autouse=True)
 def whole_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lmdb, "write_to", write_to)

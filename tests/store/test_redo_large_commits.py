@@ -19,13 +19,6 @@ from services.store.port import Operation, Store, Transaction
 from tests.support.embedded_store import everything, killed, opened, put, ranged, write_to
 
 
-@pytest.fixture
-def dice() -> random.Random:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown with a failure)
-    return random.Random(seed)
-
-
 @pytest.fixture(autouse=True)
 def whole_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lmdb, "write_to", write_to)

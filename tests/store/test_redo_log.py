@@ -22,6 +22,7 @@ from services.store.engines.redo.records import (
     encode,
 )
 from services.store.engines.redo.recovery import LogDamagedError, recover
+from tests.support.seeds import chosen_seed
 
 STORE = b"the id of a store"[:16]
 LARGE = 4_200
@@ -94,8 +95,7 @@ def test_a_last_record_that_is_torn_at_any_byte_is_not_there_and_all_before_it_i
 
 def test_any_mixture_of_the_blocks_of_a_last_record_is_not_there(tmp_path: Path) -> None:
     """The disk writes them in any order, over whatever an earlier use of the file left."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown with a failure)
+    seed = chosen_seed()
     dice = random.Random(seed)
     written(tmp_path, [5, 40_000]).close(empty=False)
     (path,) = paths(tmp_path)
@@ -234,8 +234,7 @@ def test_a_record_whose_write_failed_is_never_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even when all of it is on the disk. As long as that cannot be undone, nothing is written."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown with a failure)
+    seed = chosen_seed()
     dice = random.Random(seed)
     disk = FailingDisk(dice)
     log = Log(tmp_path, STORE, 8 * BLOCK_BYTES)

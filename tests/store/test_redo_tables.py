@@ -10,6 +10,7 @@ from services.store.engines.redo import memtable
 from services.store.engines.redo.memtable import LongRead, MemTable, View, sorted_keys
 from services.store.engines.redo.records import Changes
 from services.store.engines.redo.stack import Stack
+from tests.support.seeds import chosen_seed
 from tests.support.store_model import Model
 
 COURSES = 300
@@ -67,8 +68,7 @@ def check(dice: random.Random, tables: tuple[MemTable, ...], tree: Model, truth:
 
 @pytest.mark.usefixtures("few_keys_are_many")
 def test_a_stack_reads_as_one_map_whenever_it_is_shared_frozen_or_written_to_the_tree() -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown with a failure)
+    seed = chosen_seed()
     for course in range(COURSES):
         dice = random.Random(seed + course)
         truth = Model()

@@ -21,6 +21,7 @@ from services.store.requests import (
     fingerprint,
     sweep_for_ever,
 )
+from tests.support.seeds import chosen_seed
 
 SECOND_US = 1_000_000
 START_US = 1_800_000_000 * SECOND_US
@@ -111,8 +112,7 @@ def test_fingerprints_do_not_run_method_and_content_together() -> None:
 
 
 async def test_records_are_swept_after_their_time_and_not_before(store: Store) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown when the test fails)
+    seed = chosen_seed()
     chance = random.Random(seed)
     ages_us = [chance.randrange(3 * KEEP_S * SECOND_US) for _ in range(100)]
     for number, age_us in enumerate(ages_us):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator
 
@@ -14,6 +13,7 @@ from services.store.errors import StoreError, StoreUnavailableError
 from services.store.open import open_store
 from services.store.port import Committed, Operation, Store, T, Transaction
 from services.store.retention import LONGEST_STEP_S, STEP_S, Retention
+from tests.support.seeds import chosen_seed
 
 SECOND_US = 1_000_000
 WALL_US = 1_800_000_000 * SECOND_US
@@ -156,8 +156,7 @@ async def test_no_record_may_go_before_its_time_whichever_processes_make_and_swe
     machine: Machine, attempt: int
 ) -> None:
     """Processes start and end, and hang for long with what they knew: none is ever too early."""
-    seed = int(os.environ.get("TEST_SEED", random.randrange(2**32))) + attempt
-    print(f"TEST_SEED={seed - attempt}")  # noqa: T201 (shown with a failure)
+    seed = chosen_seed() + attempt
     dice = random.Random(seed)
     keep_s = dice.choice([0, 50, 1000])
     processes = [await machine.process(starts_at_s=dice.random() * 1e6)]

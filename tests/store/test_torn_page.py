@@ -8,7 +8,6 @@ is mapped and not there would end the process by SIGBUS.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import sys
@@ -59,13 +58,6 @@ class State(NamedTuple):
     @property
     def data(self) -> bytes:
         return self.files[DATA]
-
-
-@pytest.fixture
-def dice() -> random.Random:
-    seed = int(os.environ.get("TEST_SEED", random.randrange(2**32)))
-    print(f"TEST_SEED={seed}")  # noqa: T201 (shown with a failure)
-    return random.Random(seed)
 
 
 @pytest.fixture

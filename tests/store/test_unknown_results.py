@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import secrets
 from collections.abc import AsyncIterator
 from functools import partial
@@ -22,14 +21,6 @@ from tests.support.store_history import History
 from tests.support.unreliable_database import UnreliableDatabase
 
 CLIENTS = 2
-
-
-@pytest.fixture
-def seed() -> int:
-    """A fresh seed for each run, printed; ``TEST_SEED`` repeats one."""
-    seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
-    print(f"TEST_SEED={seed}")  # noqa: T201 (shown with a failure)
-    return seed
 
 
 @pytest.fixture(params=["simulated", pytest.param("foundationdb", marks=pytest.mark.fdb)])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from functools import partial
 from hashlib import blake2b
 from typing import Any, cast
@@ -20,8 +19,7 @@ from tollmesh.credits.v1 import ledger_pb2
 
 from services.credits import sweeper
 from services.store.engines.simulated import Faults, SimulatedCluster
-from tests.support.credit_model.prices import Meter
-from tests.support.credit_service import PRICES
+from tests.support.credit_calls import model_tariff
 from tests.support.history import Call, History, Message
 from tests.support.history_check import Checker, Violation
 from tests.support.simulation import loop as virtual
@@ -94,7 +92,7 @@ class Simulation:
         self._processes = [Process(self._cluster, number) for number in range(2)]
         self._mishaps = Mishaps(self._cluster, self._processes)
         self._asker = Asker(self._dice, self._loop.time)
-        self._checker = Checker(_tariff())
+        self._checker = Checker(model_tariff())
         self._moments = itertools.count(1)
         self._last: dict[str, str] = {}
         """Each account's newest entry that was read."""
@@ -238,18 +236,3 @@ async def _audited(process: Process) -> ledger_pb2.AuditResponse:
     async for part in credits.Audit(ledger_pb2.AuditRequest()):
         last = part
     return last
-
-
-def _tariff() -> dict[str, Meter]:
-    return {
-        name: Meter(
-            price.currency,
-            Fraction(price.miss),
-            Fraction(price.miss if price.hit is None else price.hit),
-            price.free,
-            price.free_period,
-            price.minimum,
-            price.shadow,
-        )
-        for name, price in PRICES.items()
-    }
