@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NODE := deploy/node
+DEBIAN := deploy/debian
 DIST := dist
 NPM := $(shell command -v npm || echo "$(CURDIR)/$(BIN)/npm")
 # npm from the package index puts node beside the interpreter; programs of npm packages look for it.
@@ -16,6 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROGRAMS := $(VENV)/.programs
 NODE_RUNTIME := $(NODE)/node_modules/.runtime
 NODE_ALL := $(NODE)/node_modules/.all
+DEBIAN_ALL := $(DEBIAN)/root/.all
 
 .PHONY: help
 help: ## list the targets
@@ -52,6 +54,13 @@ $(NODE_ALL): $(NODE)/package-lock.json | $(PROGRAMS)
 	@$(NPM_INSTALL)
 	@touch $@ $(NODE_RUNTIME)
 
+$(DEBIAN_ALL): $(DEBIAN)/install
+	@echo "Fetching the servers that the tests run (nginx, Caddy) into $(DEBIAN)/root/ ..."
+	@$(DEBIAN)/install $(DEBIAN)/root nginx caddy
+
+.PHONY: programs
+programs: $(NODE_ALL) $(DEBIAN_ALL) ## install the programs that the tests run beside ours
+
 .PHONY: demo
 demo: $(NODE_RUNTIME) ## the main job, start to end, on this machine: publish, download twice, check the bill
 	@$(BIN)/tollmesh demo
@@ -65,7 +74,7 @@ down: $(PROGRAMS) ## stop the mesh that make up started; its data stays
 	@$(BIN)/tollmesh down
 
 .PHONY: test
-test: $(NODE_ALL) ## every check: layout, lint, types, protos, unit, mesh and a short chaos run
+test: $(NODE_ALL) $(DEBIAN_ALL) ## every check: layout, lint, types, protos, unit, mesh and a short chaos run
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest -m "not fdb"
 
@@ -124,6 +133,6 @@ test-fdb: $(PROGRAMS) ## the store's and the ledger's suites on the cluster of F
 
 .PHONY: clean
 clean: ## remove what make made here (not the mesh's data in .tollmesh/)
-	@rm -rf $(VENV) dist build *.egg-info protos/build protos/*.egg-info $(NODE)/node_modules
+	@rm -rf $(VENV) dist build *.egg-info protos/build protos/*.egg-info $(NODE)/node_modules $(DEBIAN)/root
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,8 +10,9 @@ from tollmesh.credits.v1 import credits_pb2 as credits_pb
 
 from services.edge.admission import Caller
 from services.edge.delivery import Piece, Source, Sources
-from services.edge.holds import Hold, Holds, Usage
+from services.edge.holds import Usage
 from services.edge.objects import ObjectInfo, ObjectKey
+from services.edge.payments import Payment, Payments
 
 METER = "download"
 
@@ -29,25 +30,25 @@ class Download:
     """Where the bytes come from, for people."""
     pieces: AsyncGenerator[Piece]
     """The bytes; taken once, in order."""
-    hold: Hold | None
+    payment: Payment | None
     """None when there is nothing to pay for."""
 
     def deliver(self, total: int) -> None:
         """Notes that ``total`` bytes have left so far: what the account pays for."""
-        if self.hold is not None:
-            self.hold.deliver(total)
+        if self.payment is not None:
+            self.payment.deliver(total)
 
 
 class Downloads:
     """Opens downloads.
 
     Args:
-        holds: sets credit aside before, and settles after.
+        payments: sets credit aside before, and settles after.
         sources: the cache, and what is behind it.
     """
 
-    def __init__(self, holds: Holds, sources: Sources) -> None:
-        self._holds = holds
+    def __init__(self, payments: Payments, sources: Sources) -> None:
+        self._payments = payments
         self._sources = sources
 
     @asynccontextmanager
@@ -60,21 +61,24 @@ class Downloads:
         InsufficientCreditError, and what the credit and chain services raise; no byte left then.
         """
         if length == 0:
-            yield Download(info, first, 0, hit=True, detail="empty", pieces=_nothing(), hold=None)
+            yield Download(
+                info, first, 0, hit=True, detail="empty", pieces=_nothing(), payment=None
+            )
             return
         source = await self._sources.held(info)
-        hold = await self._holds.reserve(_usage(caller, key, length, hit=source is not None))
+        usage = _usage(caller, key, length, hit=source is not None)
+        payment = self._payments.take(usage) or await self._payments.reserve(usage)
         try:
-            async with self._opened(source, hold, key, info, first, length) as download:
+            async with self._opened(source, payment, key, info, first, length) as download:
                 yield download
         finally:
-            self._holds.settle(hold)
+            payment.settle()
 
     @asynccontextmanager
     async def _opened(
         self,
         source: Source | None,
-        hold: Hold,
+        payment: Payment,
         key: ObjectKey,
         info: ObjectInfo,
         first: int,
@@ -84,7 +88,7 @@ class Downloads:
         source = source or await self._sources.fetched(key, info, first)
         pieces = source.pieces(first, length)
         try:
-            yield Download(info, first, length, hit, source.detail, pieces, hold)
+            yield Download(info, first, length, hit, source.detail, pieces, payment)
         finally:
             await pieces.aclose()
 

@@ -24,6 +24,7 @@ from services.edge.journal import Journal
 from services.edge.ledger import Ledger
 from services.edge.lookup import ObjectLookup
 from services.edge.origin import Origin
+from services.edge.payments import Payments
 from services.edge.pins import Pins
 from services.edge.servicer import EdgeServicer
 from services.edge.settings import EdgeSettings
@@ -76,7 +77,8 @@ class Edge:
             memory_object_bytes=settings.memory_object_bytes,
             range_gap_bytes=settings.range_gap_bytes,
         )
-        self.downloads = Downloads(self.holds, sources)
+        self.payments = Payments(self.holds)
+        self.downloads = Downloads(self.payments, sources)
         self.uploads = Uploads(self.holds, self.origin, max_bytes=settings.max_upload_bytes)
         self.pins = Pins(
             catalog, disk, self.fills, self.lookup, self.holds, max_bytes=settings.pin_bytes

@@ -177,7 +177,7 @@ async def _counted(download: Download) -> AsyncIterator[bytes]:
         yield bytes(piece)
         total += len(piece)
         download.deliver(total)
-        if download.hold is not None and time.monotonic() > download.hold.ends_at:
+        if download.payment is not None and time.monotonic() > download.payment.ends_at:
             raise DeadlineExceededError("The reader is too slow; go on from the byte reached.")
 
 

@@ -136,9 +136,9 @@ async def _deliver(exchange: Exchange, download: Download, status: int, headers:
 
 def _cut_off_later(exchange: Exchange, download: Download) -> asyncio.TimerHandle | None:
     """Ends a transfer that its reader draws out, before its hold expires."""
-    if download.hold is None:
+    if download.payment is None:
         return None
-    remaining_s = download.hold.ends_at - time.monotonic()
+    remaining_s = download.payment.ends_at - time.monotonic()
     return asyncio.get_running_loop().call_later(remaining_s, exchange.connection.abort)
 
 

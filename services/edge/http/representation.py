@@ -72,13 +72,13 @@ def cache_status(region: str, download: Download) -> tuple[bytes, bytes]:
 
 def cost(download: Download) -> Headers:
     """What the answer costs when all of it is sent, and what is left besides."""
-    if download.hold is None:
+    payment = download.payment
+    if payment is None:
         return [(b"tollmesh-cost", b"0")]
-    reserved = download.hold.reserved
     return [
-        (b"tollmesh-cost", b"%d" % reserved.amount),
-        (b"tollmesh-currency", reserved.currency.encode("ascii", "replace")),
-        (b"tollmesh-available", b"%d" % reserved.available),
+        (b"tollmesh-cost", b"%d" % payment.amount),
+        (b"tollmesh-currency", payment.currency.encode("ascii", "replace")),
+        (b"tollmesh-available", b"%d" % payment.available),
     ]
 
 
