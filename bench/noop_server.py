@@ -1,6 +1,7 @@
 """A credit service whose Debit does nothing, served as any method of ours is, on either face.
 
-What a real debit adds to it is the ledger and the store.
+It is a plain function that names what is waited for, like the real one: what a real debit adds to
+it is the ledger and the store.
 """
 
 from __future__ import annotations
@@ -10,27 +11,35 @@ import asyncio
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1 import credits_pb2_grpc as pb_grpc
 
+from bench.serving import serve_until
 from services.credits.settings import CreditSettings
-from services.process.lifecycle import announce_ready, run
-from services.rpc.server import Limits, Server
+from services.process.lifecycle import run
+from services.rpc.later import Later
 
 
 class Noop(pb_grpc.CreditServiceServicer):
     """Takes nothing."""
 
-    async def Debit(self, request: pb.DebitRequest, context: object) -> pb.DebitResponse:  # noqa: N802 (generated name)
+    def __init__(self) -> None:
+        self._nothing = asyncio.get_running_loop().create_future()
+        self._nothing.set_result(None)
+
+    def Debit(  # noqa: N802 (generated name)
+        self, request: pb.DebitRequest, context: object
+    ) -> Later[pb.DebitResponse]:
         """Answers."""
         del request, context
-        return pb.DebitResponse()
+        return Later(self._nothing, _answer)
+
+
+def _answer(_: object) -> pb.DebitResponse:
+    return pb.DebitResponse()
 
 
 async def serve(settings: CreditSettings, stop: asyncio.Event) -> None:
     """Serves until ``stop`` is set."""
     noop = Noop()  # type: ignore[abstract]  # its other methods are UNIMPLEMENTED
-    limits = Limits(settings.max_concurrent_calls, settings.max_message_bytes)
-    async with Server(listen=settings.listen, servicers=[noop], limits=limits) as server:
-        announce_ready(settings.ready_file, server.address)
-        await stop.wait()
+    await serve_until(noop, settings, stop)
 
 
 if __name__ == "__main__":

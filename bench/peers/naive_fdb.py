@@ -20,10 +20,10 @@ import fdb.tuple  # type: ignore[import-untyped]  # as above
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1 import credits_pb2_grpc as pb_grpc
 
+from bench.serving import serve_until
 from services.credits.errors import InsufficientCreditError
 from services.credits.settings import CreditSettings
-from services.process.lifecycle import announce_ready, run
-from services.rpc.server import Limits, Server
+from services.process.lifecycle import run
 
 API_VERSION = 730
 CLUSTER_VARIABLE, DIRECTORY_VARIABLE = "BENCH_FDB_CLUSTER_FILE", "BENCH_FDB_DIRECTORY"
@@ -129,10 +129,7 @@ async def serve(settings: CreditSettings, stop: asyncio.Event) -> None:
     books = Books.open(environment[CLUSTER_VARIABLE], environment[DIRECTORY_VARIABLE])
     with ThreadPoolExecutor(int(environment[POOL_VARIABLE])) as workers:
         servicer = NaiveCredits(books, workers)  # type: ignore[abstract]  # two methods are enough
-        limits = Limits(settings.max_concurrent_calls, settings.max_message_bytes)
-        async with Server(listen=settings.listen, servicers=[servicer], limits=limits) as server:
-            announce_ready(settings.ready_file, server.address)
-            await stop.wait()
+        await serve_until(servicer, settings, stop)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ import asyncpg
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1 import credits_pb2_grpc as pb_grpc
 
+from bench.serving import serve_until
 from services.credits.errors import InsufficientCreditError
 from services.credits.settings import CreditSettings
-from services.process.lifecycle import announce_ready, run
-from services.rpc.server import Limits, Server
+from services.process.lifecycle import run
 
 URL_VARIABLE, POOL_VARIABLE = "BENCH_POSTGRES_URL", "BENCH_POOL"
 SCHEMA = """
@@ -70,10 +70,7 @@ async def serve(settings: CreditSettings, stop: asyncio.Event) -> None:
     async with asyncpg.create_pool(os.environ[URL_VARIABLE], min_size=size, max_size=size) as pool:
         await pool.execute(SCHEMA)
         servicer = PostgresCredits(pool)  # type: ignore[abstract]  # two methods are enough
-        limits = Limits(settings.max_concurrent_calls, settings.max_message_bytes)
-        async with Server(listen=settings.listen, servicers=[servicer], limits=limits) as server:
-            announce_ready(settings.ready_file, server.address)
-            await stop.wait()
+        await serve_until(servicer, settings, stop)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1 import credits_pb2_grpc as pb_grpc
 
+from bench.serving import serve_until
 from services.credits.errors import InsufficientCreditError
 from services.credits.settings import CreditSettings
-from services.process.lifecycle import announce_ready, run
-from services.rpc.server import Limits, Server
+from services.process.lifecycle import run
 
 URL_VARIABLE, POOL_VARIABLE = "BENCH_REDIS_URL", "BENCH_POOL"
 DEBIT = """
@@ -62,10 +62,7 @@ async def serve(settings: CreditSettings, stop: asyncio.Event) -> None:
     pool = BlockingConnectionPool.from_url(os.environ[URL_VARIABLE], max_connections=size)
     async with Redis(connection_pool=pool) as client:
         servicer = RedisCredits(client)  # type: ignore[abstract]  # two methods are enough
-        limits = Limits(settings.max_concurrent_calls, settings.max_message_bytes)
-        async with Server(listen=settings.listen, servicers=[servicer], limits=limits) as server:
-            announce_ready(settings.ready_file, server.address)
-            await stop.wait()
+        await serve_until(servicer, settings, stop)
 
 
 if __name__ == "__main__":
