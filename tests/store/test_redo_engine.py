@@ -30,14 +30,10 @@ from tests.support.embedded_store import (
     opened,
     put,
     ranged,
-    write_to,
 )
 from tests.support.store_model import Model, random_steps, run_steps
 
-
-@pytest.fixture(autouse=True)
-def whole_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb, "write_to", write_to)
+pytestmark = pytest.mark.usefixtures("whole_checkpoints")
 
 
 async def check_whole(store: Store, model: Model, dice: random.Random) -> None:

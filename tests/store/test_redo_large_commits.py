@@ -16,12 +16,9 @@ from services.store.engines.redo.log import paths
 from services.store.engines.redo.memtable import MemTable
 from services.store.errors import StoreUnavailableError
 from services.store.port import Operation, Store, Transaction
-from tests.support.embedded_store import everything, killed, opened, put, ranged, write_to
+from tests.support.embedded_store import everything, killed, opened, put, ranged
 
-
-@pytest.fixture(autouse=True)
-def whole_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb, "write_to", write_to)
+pytestmark = pytest.mark.usefixtures("whole_checkpoints")
 
 
 class Course:
