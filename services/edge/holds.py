@@ -70,6 +70,8 @@ class Hold:
     """When the transfer must have ended, on the clock of ``time.monotonic``."""
     slot: int
     journal: Journal
+    extensions: int = 0
+    """How many were asked for."""
 
     def deliver(self, total: int) -> None:
         """Notes that ``total`` bytes were delivered so far."""
@@ -135,6 +137,23 @@ class Holds:
                 self.settle(hold)
                 raise
             self._journal.clear(hold.slot)
+
+    async def extend(self, hold: Hold, quantity: int) -> None:
+        """Sets credit aside for ``quantity`` besides, and gives the transfer time for it.
+
+        Raises:
+            InsufficientCreditError: the account has not enough; the hold is as it was.
+            ServiceError: the credit service cannot be reached, or the hold is not open any more.
+        """
+        hold.extensions += 1
+        now = time.monotonic()
+        limit_s = max(0.0, hold.ends_at - now) + quantity / self._slowest_bytes_per_s
+        limit_s = min(limit_s, _LONGEST_HOLD_S - SETTLEMENT_S)
+        request_id = f"{hold.entry.request_id}-e{hold.extensions}"
+        live_s = int(limit_s + SETTLEMENT_S)
+        hold.reserved = await self._ledger.extend(hold.entry, quantity, live_s, request_id)
+        hold.ends_at = now + limit_s
+        hold.entry.expires_at = time.time() + live_s
 
     def settle(self, hold: Hold) -> asyncio.Task[Receipt | None]:
         """Pays for what was delivered, and only that, in the background; its receipt.

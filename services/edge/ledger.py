@@ -60,13 +60,19 @@ class Ledger:
             resource=entry.resource,
         )
         answer = await _repeated(lambda: self._stub.Reserve(request, timeout=_TIMEOUT_S), until)
-        return Reserved(
-            answer.hold.hold_id,
-            answer.hold.amount,
-            answer.hold.currency,
-            answer.balance.available,
-            answer.replayed,
+        return _reserved(answer)
+
+    async def extend(self, entry: Entry, quantity: int, live_s: int, request_id: str) -> Reserved:
+        """Adds the price of ``quantity`` to an open hold and prolongs it; the hold after it."""
+        request = pb.ExtendHoldRequest(
+            request_id=request_id,
+            account_id=entry.account_id,
+            hold_id=entry.hold_id,
+            time_to_live=Duration(seconds=live_s),
+            metered=_metered(entry, quantity),
         )
+        answer = await _repeated(lambda: self._stub.ExtendHold(request, timeout=_TIMEOUT_S))
+        return _reserved(answer)
 
     async def capture(self, entry: Entry, quantity: int, request_id: str, until: float) -> int:
         """Pays for ``quantity`` out of a hold and gives back the rest; the amount."""
@@ -115,6 +121,12 @@ async def _repeated(call: Callable[[], Awaitable[T]], until: float = 0.0) -> T:
                 raise
         await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 (jitter)
         backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+
+
+def _reserved(answer: pb.ReserveResponse | pb.ExtendHoldResponse) -> Reserved:
+    hold = answer.hold
+    available = answer.balance.available
+    return Reserved(hold.hold_id, hold.amount, hold.currency, available, answer.replayed)
 
 
 def _metered(entry: Entry, quantity: int) -> pb.MeteredQuantity:

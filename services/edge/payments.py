@@ -28,7 +28,16 @@ class Payment(Protocol):
 
     @property
     def ends_at(self) -> float:
-        """When the delivery must have ended, on the clock of ``time.monotonic``."""
+        """When the delivery must have ended, on the clock of ``time.monotonic``.
+
+        It may be later after ``extend`` or ``Payments.prolong``.
+        """
+
+    def extend(self, quantity: int) -> bool:
+        """Sets aside for so many bytes besides; False if that cannot be done here. No I/O.
+
+        For answers of unknown length, as they grow.
+        """
 
     def deliver(self, total: int) -> None:
         """Notes that ``total`` bytes were delivered so far: what will be paid for. No I/O."""
@@ -71,6 +80,15 @@ class Payments:
         """
         return HoldPayment(await self._holds.reserve(usage), self._holds)
 
+    async def prolong(self, payment: Payment, quantity: int) -> None:
+        """Sets aside for so many bytes besides: as ``Payment.extend``, and waits where that must.
+
+        Raises InsufficientCreditError, and ServiceError when the credit service cannot be reached;
+        the payment is as it was then, and is still to be settled.
+        """
+        if not payment.extend(quantity) and isinstance(payment, HoldPayment):
+            await payment.grow(quantity)
+
 
 class HoldPayment:
     """A payment by a hold of its own."""
@@ -100,6 +118,14 @@ class HoldPayment:
     def ends_at(self) -> float:
         """See Payment."""
         return self._hold.ends_at
+
+    def extend(self, quantity: int) -> bool:  # noqa: ARG002 (only the credit service can)
+        """See Payment."""
+        return False
+
+    async def grow(self, quantity: int) -> None:
+        """See Payments.prolong."""
+        await self._holds.extend(self._hold, quantity)
 
     def deliver(self, total: int) -> None:
         """See Payment."""

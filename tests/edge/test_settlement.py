@@ -12,9 +12,11 @@ from tollmesh.credits.v1 import credits_pb2
 from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
 
 from services.credits import errors as credits_errors
+from services.credits.errors import InsufficientCreditError
 from services.edge.holds import Holds, Usage
 from services.edge.journal import Entry, Journal
 from services.edge.ledger import Ledger
+from services.edge.payments import Payments
 from services.rpc.client import connect
 from services.rpc.errors import OverloadedError
 from tests.edge.conftest import Tenant, World, object_path, some_bytes, until
@@ -52,6 +54,23 @@ async def test_what_was_delivered_is_captured_and_the_rest_returns(
     [entry] = await tenant.paid()
     assert (entry.metered.quantity, entry.metered.cache_result) == (5_000, MISS)
     assert entry.resource == "net/cid"
+
+
+async def test_a_payment_grows_with_an_answer_of_unknown_length(
+    holds: Holds, tenant: Tenant
+) -> None:
+    payments = Payments(holds)
+    payment = await payments.reserve(usage_of(tenant))
+    ends_at = payment.ends_at
+    assert not payment.extend(1)
+    await payments.prolong(payment, 5_120)
+    assert (payment.amount, (await tenant.balance()).held) == (30, 30)
+    assert payment.ends_at > ends_at
+    with pytest.raises(InsufficientCreditError):
+        await payments.prolong(payment, 10**12)
+    payment.deliver(15_360)
+    payment.settle()
+    assert await tenant.paid_bytes() == [15_360]
 
 
 async def test_nothing_delivered_is_released(holds: Holds, tenant: Tenant) -> None:
