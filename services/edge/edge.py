@@ -17,6 +17,7 @@ from services.edge.fill import Fills
 from services.edge.holds import Holds
 from services.edge.http.application import Application
 from services.edge.http.downloads import DownloadHandlers
+from services.edge.http.openapi import DescriptionHandlers
 from services.edge.http.routes import Routes
 from services.edge.http.server import HttpServer
 from services.edge.http.transfers import HealthHandlers, TransferHandlers
@@ -174,6 +175,8 @@ class Edge:
         routes.add("DELETE", "/pins/{network}/{cid}", transfers.delete_pin)
         routes.add("GET HEAD", "/healthz", health.healthz)
         routes.add("GET HEAD", "/readyz", health.readyz)
+        description = DescriptionHandlers(routes, self._settings.region)
+        routes.add("GET HEAD", "/openapi.json", description.get_description)
         return routes
 
 

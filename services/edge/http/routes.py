@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from services.edge.http.problems import MethodNotAllowedError, PathNotFoundError
@@ -30,6 +30,11 @@ class Routes:
 
     def __init__(self) -> None:
         self._routes: dict[int, list[tuple[tuple[str | None, ...], dict[str, Handler]]]] = {}
+        self._added: list[tuple[str, str]] = []
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Each method and path template, in the order in which they were added."""
+        return iter(self._added)
 
     def add(self, methods: str, path: str, handler: Handler) -> None:
         """Adds a route; ``methods`` are separated by spaces."""
@@ -41,6 +46,7 @@ class Routes:
             handlers = {}
             routes.append((shape, handlers))
         handlers |= dict.fromkeys(methods.split(), handler)
+        self._added += [(method, path) for method in methods.split()]
 
     def find(self, path: str) -> Match:
         """Where a path leads. Raises PathNotFoundError."""
