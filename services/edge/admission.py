@@ -93,16 +93,10 @@ class Admission:
 
         Raises the refusals of AuthService.Authorize, and what any service raises.
         """
-        credential = client.credential
-        if not credential:
-            raise CredentialMissingError
-        if len(credential) > _LONGEST_CREDENTIAL:
-            raise CredentialMalformedError
-        digest = hashlib.blake2b(credential.encode(), digest_size=16).digest()
-        for action in actions:
-            caller: Caller | None = await self._decisions.get((digest, action))
-            if caller is not None:
-                return caller
+        caller = self.recall(client, actions)
+        if caller is not None:
+            return caller
+        digest = _digest(client.credential)
         refusal: ScopeMissingError | None = None
         for action in actions:
             try:
@@ -111,9 +105,34 @@ class Admission:
                 refusal = refusal or error
         raise refusal or ScopeMissingError
 
+    def recall(self, client: Client, actions: Actions) -> Caller | None:
+        """As ``authorize``, by a decision that still holds; None when there is none. No I/O.
+
+        Raises CredentialMissingError and CredentialMalformedError.
+        """
+        credential = client.credential
+        if not credential:
+            raise CredentialMissingError
+        if len(credential) > _LONGEST_CREDENTIAL:
+            raise CredentialMalformedError
+        digest = _digest(credential)
+        for action in actions:
+            caller: Caller | None = self._decisions.peek((digest, action))
+            if caller is not None:
+                return caller
+        return None
+
     @contextmanager
     def slot(self, caller: Caller) -> Iterator[None]:
         """A place among the account's requests in flight. Raises RateLimitedError."""
+        self.occupy(caller)
+        try:
+            yield
+        finally:
+            self.vacate(caller)
+
+    def occupy(self, caller: Caller) -> None:
+        """Takes a place as ``slot`` does; ``vacate`` gives it back."""
         account_id, limit = caller.account_id, caller.concurrent_requests
         if limit and self._in_flight[account_id] >= limit:
             raise RateLimitedError(
@@ -121,12 +140,13 @@ class Admission:
                 metadata={"concurrent_requests": str(limit)},
             )
         self._in_flight[account_id] += 1
-        try:
-            yield
-        finally:
-            self._in_flight[account_id] -= 1
-            if not self._in_flight[account_id]:
-                del self._in_flight[account_id]
+
+    def vacate(self, caller: Caller) -> None:
+        """Gives a place back."""
+        account_id = caller.account_id
+        self._in_flight[account_id] -= 1
+        if not self._in_flight[account_id]:
+            del self._in_flight[account_id]
 
     async def _decide(
         self, client: Client, action: pb.Action.ValueType, resource: str, digest: bytes
@@ -147,3 +167,7 @@ class Admission:
         if ttl_s > 0:
             await self._decisions.set((digest, action), caller, ttl=ttl_s)
         return caller
+
+
+def _digest(credential: str) -> bytes:
+    return hashlib.blake2b(credential.encode(), digest_size=16).digest()

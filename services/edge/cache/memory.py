@@ -45,6 +45,10 @@ class MokaCache(BaseCache):  # type: ignore[misc]  # its base has no types
         self._moka.run_pending_tasks()
         return self._moka.weighted_size()
 
+    def peek(self, key: Hashable) -> Any:  # noqa: ANN401 (whatever was kept)
+        """As ``get``, for callers that cannot wait; None when there is nothing."""
+        return self._moka.get(key)
+
     # aiocache's hooks. It passes its connection and encoding by keyword; there are none here.
 
     async def _get(self, key: Hashable, **_: object) -> object:
