@@ -114,6 +114,10 @@ bench-credits: $(PROGRAMS) ## debits a second beside no-op calls, PostgreSQL and
 	@$(PIP) install --constraint constraints.txt --group bench
 	@$(BIN)/python -m bench.credits
 
+.PHONY: bench-edge
+bench-edge: $(DEBIAN_ALL) ## hits of the edge beside nginx and beside itself without admission, as ratios
+	@$(BIN)/python -m bench.edge $(EDGE_OPTIONS)
+
 .PHONY: bench-fdb
 bench-fdb: $(PROGRAMS) ## a hot account on the cluster of FDB_CLUSTER_FILE, beside a naive transaction a debit
 	@$(BIN)/python -m bench.fdb $(FDB_OPTIONS)

@@ -1,0 +1,1 @@
+"""The edge beside nginx, beside itself without admission, and beside other caches: one run."""

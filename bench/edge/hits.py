@@ -1,0 +1,50 @@
+"""Hits: what an authorised, metered answer from the cache costs beside nginx and a file."""
+
+from __future__ import annotations
+
+import statistics
+
+from bench.edge import nginx
+from bench.edge.report import Row, ratios
+from bench.edge.stage import Case, Measured, Stage, request
+from bench.edge.world import payload, start_edge, start_world
+
+KIBIBYTE, MEBIBYTE = 1024, 1024 * 1024
+SMALL, LARGE = 64 * KIBIBYTE, MEBIBYTE
+
+
+async def rows(stage: Stage) -> list[Row]:
+    """The rows of this subject."""
+    world = await start_world(stage, (SMALL, LARGE))
+    root = stage.home / "files"
+    root.mkdir()
+    for size in (SMALL, LARGE):
+        (root / str(size)).write_bytes(payload(size))
+    static = await nginx.static(stage, root)
+    edge = await start_edge(stage, world)
+    cases = {}
+    for size in (SMALL, LARGE):
+        cases[f"nginx {size}"] = Case(static, [request(f"/{size}")])
+        cases[f"edge {size}"] = Case(edge, [request(world.path(size), world.headers)])
+    found = await stage.compare(cases)
+    rows = []
+    for size, name, most in ((SMALL, "64 KiB hit", 2.0), (LARGE, "1 MiB hit", 3.0)):
+        ours, theirs = found[f"edge {size}"], found[f"nginx {size}"]
+        rows.append(_processor(f"{name}, CPU", ours, theirs, most))
+        if size == SMALL:
+            p99 = ratios([one.p99_us for one in ours], [one.p99_us for one in theirs])
+            rows.append(Row(f"{name}, p99", "nginx static", p99, at_most=3.0))
+    return rows
+
+
+def _processor(name: str, ours: list[Measured], theirs: list[Measured], at_most: float) -> Row:
+    values = ratios([one.processor_us for one in ours], [one.processor_us for one in theirs])
+    note = f"{absolute(ours)} : {absolute(theirs)}"
+    return Row(name, "nginx static", values, at_most=at_most, note=note)
+
+
+def absolute(runs: list[Measured]) -> str:
+    """Processor time an answer, and how busy the server was."""
+    cost = statistics.median(one.processor_us for one in runs)
+    busy = statistics.median(one.busy for one in runs)
+    return f"{cost:.0f} us ({busy:.0%} busy)"
