@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from functools import cached_property
+from email.utils import formatdate
+from functools import cached_property, lru_cache
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -26,6 +28,13 @@ class Exchange:
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 (ASGI's own)
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.raw_path: bytes = scope["raw_path"]
+        """The path as it was sent, still encoded."""
+        self.raw_query: bytes = scope["query_string"]
+        """What stood behind the question mark."""
+        self.fields: Headers = scope["headers"]
+        """All header fields as they were sent, in order, with lower-case names."""
+        self.http_version: str = scope["http_version"]
         self.connection: Connection = scope["state"]["connection"]
         self.headers: dict[str, str] = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
@@ -37,7 +46,6 @@ class Exchange:
         self.request_id = ""
         """Names this request in logs and answers."""
         self.log_fields: dict[str, object] = {}
-        self._raw_query: bytes = scope["query_string"]
         self._peer: tuple[str, int] | None = scope["client"]
         self._receive = receive
         self._send = send
@@ -45,9 +53,9 @@ class Exchange:
     @cached_property
     def query(self) -> dict[str, str]:
         """The query's parameters; of repeated ones the last."""
-        if not self._raw_query:
+        if not self.raw_query:
             return {}
-        text = self._raw_query.decode("latin-1")
+        text = self.raw_query.decode("latin-1")
         try:
             fields = parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=100)
         except ValueError as error:
@@ -68,9 +76,19 @@ class Exchange:
             user_agent=self.headers.get("user-agent", ""),
         )
 
-    async def start(self, status: int, headers: Headers) -> None:
-        """Sends the head of the answer."""
+    def inform(self, status: int, reason: bytes, headers: Headers) -> None:
+        """Sends an interim answer (1xx) ahead of the answer; HTTP/1.0 does not know them."""
+        if self.http_version == "1.0" or self.status:
+            return
+        lines = [b"HTTP/1.1 %d %s\r\n" % (status, reason)]
+        lines += [b"%s: %s\r\n" % header for header in headers]
+        self.connection.write(b"".join(lines) + b"\r\n")
+
+    async def start(self, status: int, headers: Headers, *, dated: bool = False) -> None:
+        """Sends the head of the answer; ``dated`` when a Date is among the headers already."""
         self.status = status
+        if not dated:
+            headers.append((b"date", _date(int(time.time()))))
         if self.request_id:
             headers.append((b"x-request-id", self.request_id.encode("ascii")))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -121,3 +139,9 @@ class Exchange:
             more = message["more_body"]
             if message["body"]:
                 yield message["body"]
+
+
+@lru_cache(1)
+def _date(now: int) -> bytes:
+    """A moment as Date has it; the same for all answers of a second."""
+    return formatdate(now, usegmt=True).encode("ascii")

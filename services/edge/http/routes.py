@@ -9,6 +9,9 @@ from services.edge.http.problems import MethodNotAllowedError, PathNotFoundError
 
 Handler = Callable[..., Awaitable[None]]
 
+ANY_METHOD = "*"
+"""Stands for every method of a path that none is named for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -19,17 +22,22 @@ class Match:
 
     def handler(self, method: str) -> Handler:
         """The handler for a method. Raises MethodNotAllowedError."""
-        found = self.handlers.get(method)
+        found = self.handlers.get(method) or self.handlers.get(ANY_METHOD)
         if found is None:
             raise MethodNotAllowedError(metadata={"allow": ", ".join(self.handlers)})
         return found
 
 
 class Routes:
-    """The paths of an edge. ``{name}`` stands for one segment, which becomes an argument."""
+    """The paths of an edge.
+
+    ``{name}`` stands for one segment, which becomes an argument. A tree is all paths that begin
+    with a segment, with every method; its handler reads what follows from the exchange.
+    """
 
     def __init__(self) -> None:
         self._routes: dict[int, list[tuple[tuple[str | None, ...], dict[str, Handler]]]] = {}
+        self._trees: dict[str, Match] = {}
         self._added: list[tuple[str, str]] = []
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -48,9 +56,16 @@ class Routes:
         handlers |= dict.fromkeys(methods.split(), handler)
         self._added += [(method, path) for method in methods.split()]
 
+    def add_tree(self, segment: str, handler: Handler) -> None:
+        """Adds everything below ``/segment/``, before all other routes."""
+        self._trees[segment] = Match({ANY_METHOD: handler})
+
     def find(self, path: str) -> Match:
         """Where a path leads. Raises PathNotFoundError."""
         parts = path.removeprefix("/").split("/")
+        tree = self._trees.get(parts[0])
+        if tree is not None and len(parts) > 1:
+            return tree
         for shape, handlers in self._routes.get(len(parts), ()):
             arguments = _arguments(shape, parts)
             if arguments is not None:

@@ -67,6 +67,7 @@ class HttpServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            date_header=False,  # an answer out of a cache has a Date of its own
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=max(1, round(drain_s)),
             ssl_context_factory=(lambda *_: tls) if tls is not None else None,
