@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 OBJECTS = 20_000
-REQUESTS = 100_000
+REQUESTS = 150_000
 EXPONENT = 0.8
 """Of the Zipf; what is published of traffic at the edge lies between 0.6 and 1."""
 SCANNED = 0.2
@@ -45,7 +45,7 @@ def make_trace(seed: int) -> Trace:
     requests: list[int] = []
     scanned = left = 0
     # A scan goes on beside the others' requests, half and half.
-    begins = 2 * SCANNED / (2 - 2 * SCANNED) / (2 * SCAN_LENGTH) * 2
+    begins = SCANNED / (1 - 2 * SCANNED) / SCAN_LENGTH
     while len(requests) < REQUESTS:
         if left and chance.random() < 0.5:
             requests.append(scanned % OBJECTS)

@@ -29,7 +29,7 @@ from services.edge.cache.files import (
     shelf_of,
     sweep,
 )
-from services.edge.cache.sieve import Sieve
+from services.edge.cache.order import WorthOrder
 from services.edge.objects import ObjectInfo, ObjectKey
 from services.process.logs import get_logger
 
@@ -80,7 +80,7 @@ class DiskCache:
         self._pool = ThreadPoolExecutor(_THREADS, "disk")
         self._stored: dict[str, StoredObject] = {}
         self._unchecked: set[str] = set()
-        self._order = Sieve()
+        self._order = WorthOrder()
         self._pinned: Collection[str] = ()
         self._whole_bytes = 0
         self._partial_bytes = 0
@@ -216,7 +216,7 @@ class DiskCache:
 
     def _add(self, stored: StoredObject) -> None:
         self._stored[stored.info.cid] = stored
-        self._order.add(stored.info.cid)
+        self._order.add(stored.info.cid, stored.info.size_bytes)
         self._whole_bytes += stored.info.size_bytes
 
     async def _opened(self, cid: str) -> Mapping | None:
