@@ -105,9 +105,10 @@ def take(account: Account, number: int, hold: Hold, line: Line, tariff: Tariff) 
     """Captures a line, all or nothing unless the hold or the meter says otherwise."""
     late = hold.state == HoldState.EXPIRED
     left = _debited(account, hold) if late else _Left(hold.remaining, 0)
-    price = priced(account, line.price, hold.currency, tariff)
+    deliveries = line.deliveries or 1
+    price = priced(account, line.price, hold.currency, tariff, deliveries)
     if late:
-        price = _without_what_was_free(price, hold, tariff)
+        price = _without_what_was_free(price, hold, tariff, deliveries)
     within = min(price.amount, left.amount)
     paid = _payable(account, hold, price, price.amount - within)
     shortfall = price.amount - within - paid
@@ -121,7 +122,7 @@ def take(account: Account, number: int, hold: Hold, line: Line, tariff: Tariff) 
         hold = changed(_without_estimate(hold, price), lots=tuple(rest))
         hold = changed(hold, remaining=hold.remaining - within)
         moved = within + paid
-    count(account, price, moved, shortfall, line.deliveries or 1)
+    count(account, price, moved, shortfall, deliveries)
     credit = [*first, *account.spend(hold.currency, paid)]
     entry = _enter(account, number, line, price._replace(amount=moved), shortfall, credit)
     hold = changed(
@@ -202,12 +203,12 @@ def _debited(account: Account, hold: Hold) -> _Left:
     return _Left(max(0, hold.debited - refunded.amount), quantity)
 
 
-def _without_what_was_free(price: Priced, hold: Hold, tariff: Tariff) -> Priced:
+def _without_what_was_free(price: Priced, hold: Hold, tariff: Tariff, deliveries: int) -> Priced:
     """A late price to which the allowance counts that the estimate used up."""
     if price.metered is None or not hold.free or not _is_of_estimate(price.metered, hold):
         return price
     free = min(price.metered.quantity, price.free + hold.free)
-    amount = cost(tariff.rates(price.metered.meter), price.metered, free)
+    amount = cost(tariff.rates(price.metered.meter), price.metered, free, deliveries)
     return price._replace(amount=amount, free=max(0, free - hold.free))
 
 

@@ -130,8 +130,12 @@ def _debit(account: Account, request: Debit, tariff: Tariff) -> Answer:
     return account.answer(number, amount, currency, shortfall=shortfall)
 
 
-def priced(account: Account, price: Price, currency: str, tariff: Tariff) -> Priced:
+def priced(
+    account: Account, price: Price, currency: str, tariff: Tariff, deliveries: int = 1
+) -> Priced:
     """The currency and amount of a price; the free allowance is looked at and not used up.
+
+    ``deliveries`` is how many a metered quantity sums up.
 
     Raises ``MeterUnknownError``, ``AmountOutOfRangeError``, and ``InvalidArgumentError`` when the
     tariff's currency is not the one that was asked for.
@@ -147,7 +151,7 @@ def priced(account: Account, price: Price, currency: str, tariff: Tariff) -> Pri
         allowance = _allowance_key(account, price.meter, rates)
         used = account.counted(allowance).free
         free = max(0, min(price.quantity, rates.free - used))
-    amount = cost(rates, price, free)
+    amount = cost(rates, price, free, deliveries)
     return Priced(rates.currency, amount, price, free, allowance, rates.shadow)
 
 

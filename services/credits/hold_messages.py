@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from google.protobuf.duration_pb2 import Duration
 from tollmesh.credits.v1 import credits_pb2 as pb
 from tollmesh.credits.v1 import leases_pb2 as leases_pb
@@ -15,7 +17,14 @@ from services.credits.names import entry_name, hold_name
 from services.credits.parcels import Applied
 from services.credits.records import Answer, ExcessRule, ExpiryPolicy, HoldView
 from services.credits.reservations import ExtendHold, Reserve
+from services.credits.tariff import FreePeriod, Tariff
 from services.store.requests import fingerprint
+
+_NEVER = pb.USAGE_PERIOD_UNSPECIFIED
+_FREE_PERIODS = {
+    FreePeriod.DAY: pb.USAGE_PERIOD_DAY,
+    FreePeriod.MONTH: pb.USAGE_PERIOD_MONTH,
+}
 
 
 def to_reserve(request: pb.ReserveRequest) -> Reserve:
@@ -165,6 +174,25 @@ def settle_lease_response(account_id: str, applied: Applied) -> leases_pb.Settle
     )
 
 
+def tariff_response(tariff: Tariff) -> leases_pb.GetTariffResponse:
+    """The prices of all meters."""
+    return leases_pb.GetTariffResponse(
+        meters=[
+            leases_pb.MeterRates(
+                meter=meter,
+                currency=rates.currency,
+                hit=_rate(rates.hit),
+                miss=_rate(rates.miss),
+                minimum=rates.minimum,
+                free_quantity=rates.free,
+                free_period=_FREE_PERIODS[rates.free_period] if rates.free else _NEVER,
+                shadow=rates.shadow,
+            )
+            for meter, rates in sorted(tariff.meters().items())
+        ]
+    )
+
+
 def holds(account_id: str, page: HoldPage) -> list[pb.Hold]:
     """The holds of a page."""
     return [_hold(account_id, hold.currency, view(number, hold)) for number, hold in page.holds]
@@ -193,6 +221,10 @@ def _hold(account_id: str, currency: str, hold: HoldView) -> pb.Hold:
         owner=hold.owner,
         resource=hold.resource,
     )
+
+
+def _rate(rate: Fraction) -> leases_pb.Rate:
+    return leases_pb.Rate(numerator=rate.numerator, denominator=rate.denominator)
 
 
 def _live_us(live: Duration) -> int:

@@ -40,3 +40,11 @@ class LeaseServicer(pb_grpc.LeaseServiceServicer):
             replayed=applied.replayed,
         )
         return hold_messages.settle_lease_response(request.account_id, applied)
+
+    async def GetTariff(
+        self,
+        request: pb.GetTariffRequest,  # noqa: ARG002 (it says nothing)
+        context: object,  # noqa: ARG002 (there is nothing to note)
+    ) -> pb.GetTariffResponse:
+        """What every meter costs."""
+        return hold_messages.tariff_response(self._ledger.tariff)

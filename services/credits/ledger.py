@@ -80,6 +80,11 @@ class Ledger:
         self._debit_terms = DebitTerms(tariff, requests, self._keep_us, now_us)
         self._parcels = Parcels(store, self._debit_terms, self._settle, self.watches)
 
+    @property
+    def tariff(self) -> Tariff:
+        """What metered quantities cost."""
+        return self._tariff
+
     async def grant(self, request: Grant) -> Applied:
         """Adds credit."""
         return await self._apply(request, lambda account: grant(account, request))

@@ -1,6 +1,7 @@
 """What a metered quantity costs: exact whatever the size.
 
-price = max(minimum, ceil((quantity - free) x rate)), or 0 when all of the quantity is free.
+price = max(minimum, ceil((quantity - free) x rate)), or 0 when all of the quantity is free. Of
+several deliveries summed up, the minimum counts for each that is not free.
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ class Tariff:
         rates = self._rates.get(meter)
         return None if rates is None else rates.currency
 
+    def meters(self) -> Mapping[str, Rates]:
+        """The rates of every meter."""
+        return self._rates
+
     def rates(self, meter: str) -> Rates:
         """The rates of a meter; raises ``MeterUnknownError``."""
         rates = self._rates.get(meter)
@@ -67,16 +72,21 @@ class Tariff:
         return rates
 
 
-def cost(rates: Rates, metered: Metered, free: int = 0) -> int:
+def cost(rates: Rates, metered: Metered, free: int = 0, deliveries: int = 1) -> int:
     """The price of a quantity, of which ``free`` units cost nothing, rounded up to a whole unit.
 
-    Raises ``AmountOutOfRangeError``.
+    It sums up so many ``deliveries``, of which as large a part counts as free as of the quantity;
+    together they never cost more than one by one without what is free. Raises
+    ``AmountOutOfRangeError``.
     """
     billable = metered.quantity - free
     if billable <= 0:
         return 0
     rate = rates.hit if metered.cache == CacheResult.HIT else rates.miss
-    amount = max(rates.minimum, -(-billable * rate.numerator // rate.denominator))
+    least = rates.minimum
+    if least and deliveries > 1:
+        least *= -(-deliveries * billable // metered.quantity)
+    amount = max(least, -(-billable * rate.numerator // rate.denominator))
     if amount > MAX_AMOUNT:
         raise AmountOutOfRangeError(f"{billable} of {metered.meter} costs {amount}")
     return amount

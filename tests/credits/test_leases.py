@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tollmesh.credits.v1 import credits_pb2 as pb
@@ -16,7 +16,7 @@ from services.credits.errors import (
     MeterUnknownError,
 )
 from services.rpc.errors import InvalidArgumentError, RequestIdReusedError
-from tests.support.credit_service import Account, Clock, live, metered
+from tests.support.credit_service import PRICES, Account, Clock, live, metered
 from tests.support.ledger_audit import audit_account
 from tests.support.seeds import chosen_seed
 
@@ -81,6 +81,42 @@ async def test_spendings_are_captured_each_with_its_entry(alice: Account) -> Non
     assert lines[pb.CACHE_RESULT_HIT].count == 3
     assert lines[pb.CACHE_RESULT_MISS].count == 1
     await audit_account(alice.stub, "alice")
+
+
+async def test_the_minimum_is_for_each_delivery_that_a_line_sums_up(alice: Account) -> None:
+    await alice.grant(1000)
+    lease = (await alice.open_lease(500)).hold
+
+    async def amount(quantity: int, count: int) -> int:
+        line = leases_pb2.LeaseSpending(metered=metered("scan", quantity), count=count)
+        return (await alice.settle(lease, line)).amount
+
+    assert await amount(900, 9) == 0
+    # 100 are free still, and with them one of two deliveries.
+    assert await amount(200, 2) == 10
+    assert await amount(200, 4) == 20, "4 x 5 is more than 200 / 10"
+    assert await amount(400, 4) == 40, "400 / 10 is more than 4 x 5"
+    assert await amount(400, 0) == 40
+    (line,) = await alice.usage()
+    assert (line.quantity, line.amount, line.count) == (2100, 110, 20)
+    await audit_account(alice.stub, "alice")
+
+
+async def test_an_owner_is_told_the_tariff(alice: Account) -> None:
+    answer = await cast("Any", alice.stub).GetTariff(leases_pb2.GetTariffRequest())
+    meters = {meter.meter: meter for meter in answer.meters}
+    assert list(meters) == sorted(PRICES)
+    scan = meters["scan"]
+    assert (scan.currency, scan.minimum, scan.free_quantity) == ("credit", 5, 1000)
+    assert scan.free_period == pb.USAGE_PERIOD_DAY
+    assert (scan.miss.numerator, scan.miss.denominator) == (1, 10)
+    download = meters["download"]
+    assert (download.hit.numerator, download.hit.denominator) == (1, 1024)
+    assert (download.miss.numerator, download.miss.denominator) == (1, 512)
+    assert download.free_period == pb.USAGE_PERIOD_UNSPECIFIED
+    assert meters["probe"].shadow
+    assert not download.shadow
+    assert meters["parcel"].currency == "stamp"
 
 
 async def test_all_spendings_are_settled_or_none(alice: Account) -> None:

@@ -66,9 +66,10 @@ def capturable(books: Books, name: str, owner: str) -> Hold:
 def take(books: Books, tariff: Tariff, hold: Hold, line: Line, now_us: int) -> Taken:
     """Captures a line: out of the hold, or of what its expiry debited, and then of the balance."""
     late = hold.state == pb.HOLD_STATE_EXPIRED
-    price = priced(books, tariff, line.price, hold.currency, now_us)
+    deliveries = line.deliveries or 1
+    price = priced(books, tariff, line.price, hold.currency, now_us, deliveries)
     if late:
-        price = _behind_the_estimate(tariff, hold, price)
+        price = _behind_the_estimate(tariff, hold, price, deliveries)
     within = min(price.amount, _debited(books, hold)[0] if late else hold.remaining)
     rule = hold.excess_rule
     paid = payable(
@@ -88,7 +89,7 @@ def take(books: Books, tariff: Tariff, hold: Hold, line: Line, now_us: int) -> T
         books.spend_held(hold.currency, within)
         hold = _without(hold, price)._replace(lots=rest)
         price = price._replace(amount=amount)
-    count(books, price, price.amount, short, now_us, line.deliveries or 1)
+    count(books, price, price.amount, short, now_us, deliveries)
     taken = (*first, *books.spend(hold.currency, paid))
     ids = {"request_id": line.request_id, "resource": line.resource}
     kind = pb.ENTRY_KIND_CAPTURE
@@ -134,12 +135,12 @@ def _debited(books: Books, hold: Hold) -> tuple[int, int]:
     )
 
 
-def _behind_the_estimate(tariff: Tariff, hold: Hold, price: Price) -> Price:
+def _behind_the_estimate(tariff: Tariff, hold: Hold, price: Price, deliveries: int) -> Price:
     """A late price: what was free of the estimate is free of it, and used up already."""
     if price.metered is None or not hold.free or not _is_of_estimate(hold, price):
         return price
     free = min(price.metered.quantity, price.free + hold.free)
-    amount = cost(tariff[price.metered.meter], price.metered, free)
+    amount = cost(tariff[price.metered.meter], price.metered, free, deliveries)
     return price._replace(amount=amount, free=max(0, free - hold.free))
 
 

@@ -50,7 +50,14 @@ class Price(NamedTuple):
 Tariff = dict[str, Meter]
 
 
-def priced(books: Books, tariff: Tariff, request: Priceable, currency: str, now_us: int) -> Price:
+def priced(
+    books: Books,
+    tariff: Tariff,
+    request: Priceable,
+    currency: str,
+    now_us: int,
+    deliveries: int = 1,
+) -> Price:
     """The price of a request that has ``amount`` or ``metered``; uses nothing up."""
     if request.WhichOneof("price") != "metered":
         return Price(currency or "credit", request.amount)
@@ -66,7 +73,8 @@ def priced(books: Books, tariff: Tariff, request: Priceable, currency: str, now_
     if meter.free:
         where = metered.meter, meter.free_period, period_start(meter.free_period, now_us)
         free = min(metered.quantity, free_left(books, meter, where))
-    return Price(meter.currency, cost(meter, metered, free), metered, free, meter.shadow, where)
+    amount = cost(meter, metered, free, deliveries)
+    return Price(meter.currency, amount, metered, free, meter.shadow, where)
 
 
 def free_left(books: Books, meter: Meter, where: tuple[str, str, int]) -> int:
@@ -74,13 +82,14 @@ def free_left(books: Books, meter: Meter, where: tuple[str, str, int]) -> int:
     return max(0, meter.free - books.allowance.get(where, 0))
 
 
-def cost(meter: Meter, metered: Metered, free: int) -> int:
-    """What a quantity costs of which ``free`` is free."""
+def cost(meter: Meter, metered: Metered, free: int, deliveries: int = 1) -> int:
+    """What a quantity costs of which ``free`` is free; the minimum is for each delivery."""
     billable = metered.quantity - free
     if not billable:
         return 0
     rate = meter.hit if metered.cache == pb.CACHE_RESULT_HIT else meter.miss
-    amount = max(meter.minimum, math.ceil(billable * rate))
+    paid = math.ceil(Fraction(deliveries * billable, metered.quantity))
+    amount = max(meter.minimum * paid, math.ceil(billable * rate))
     if amount > MAX:
         raise Refused("AMOUNT_OUT_OF_RANGE")
     return amount

@@ -114,7 +114,10 @@ Global___OpenLeaseResponse: _TypeAlias = OpenLeaseResponse  # noqa: Y015
 
 @_typing.final
 class LeaseSpending(_message.Message):
-    """What an owner spent, summed up."""
+    """What an owner spent, summed up. A metered quantity of several deliveries, none of them free, costs
+    max(minimum x count, ceil(quantity x rate)): never more than they would cost one by one. Of what
+    is free in part, the minimum counts for as large a part of the deliveries as is not.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -236,3 +239,121 @@ class SettleLeaseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SettleLeaseResponse: _TypeAlias = SettleLeaseResponse  # noqa: Y015
+
+@_typing.final
+class GetTariffRequest(_message.Message):
+    """Asks for the tariff."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTariffRequest: _TypeAlias = GetTariffRequest  # noqa: Y015
+
+@_typing.final
+class GetTariffResponse(_message.Message):
+    """A line a meter, sorted by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def meters(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeterRates]: ...
+    def __init__(
+        self,
+        *,
+        meters: _abc.Iterable[Global___MeterRates] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["meters", b"meters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTariffResponse: _TypeAlias = GetTariffResponse  # noqa: Y015
+
+@_typing.final
+class MeterRates(_message.Message):
+    """What a meter costs: price = max(minimum, ceil((quantity - free) x rate)), or 0 when all of the
+    quantity is free.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METER_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    HIT_FIELD_NUMBER: _builtins.int
+    MISS_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    FREE_QUANTITY_FIELD_NUMBER: _builtins.int
+    FREE_PERIOD_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    meter: _builtins.str
+    currency: _builtins.str
+    minimum: _builtins.int
+    """Of each delivery that is not free altogether."""
+    free_quantity: _builtins.int
+    """Units that are free of charge, by account and period."""
+    free_period: _credits_pb2.UsagePeriod.ValueType
+    """How long the free units last; unspecified when there are none."""
+    shadow: _builtins.bool
+    """Nothing of this meter is refused for want of credit."""
+    @_builtins.property
+    def hit(self) -> Global___Rate:
+        """For what a cache served."""
+
+    @_builtins.property
+    def miss(self) -> Global___Rate:
+        """For everything else."""
+
+    def __init__(
+        self,
+        *,
+        meter: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        hit: Global___Rate | None = ...,
+        miss: Global___Rate | None = ...,
+        minimum: _builtins.int = ...,
+        free_quantity: _builtins.int = ...,
+        free_period: _credits_pb2.UsagePeriod.ValueType = ...,
+        shadow: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit", "miss", b"miss"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "free_period", b"free_period", "free_quantity", b"free_quantity", "hit", b"hit", "meter", b"meter", "minimum", b"minimum", "miss", b"miss", "shadow", b"shadow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeterRates: _TypeAlias = MeterRates  # noqa: Y015
+
+@_typing.final
+class Rate(_message.Message):
+    """A currency's smallest units per unit of a meter: an exact fraction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMERATOR_FIELD_NUMBER: _builtins.int
+    DENOMINATOR_FIELD_NUMBER: _builtins.int
+    numerator: _builtins.int
+    denominator: _builtins.int
+    """Not 0."""
+    def __init__(
+        self,
+        *,
+        numerator: _builtins.int = ...,
+        denominator: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denominator", b"denominator", "numerator", b"numerator"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rate: _TypeAlias = Rate  # noqa: Y015

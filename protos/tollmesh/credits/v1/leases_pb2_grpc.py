@@ -45,6 +45,11 @@ class LeaseServiceStub(object):
                 request_serializer=tollmesh_dot_credits_dot_v1_dot_leases__pb2.SettleLeaseRequest.SerializeToString,
                 response_deserializer=tollmesh_dot_credits_dot_v1_dot_leases__pb2.SettleLeaseResponse.FromString,
                 _registered_method=True)
+        self.GetTariff = channel.unary_unary(
+                '/tollmesh.credits.v1.LeaseService/GetTariff',
+                request_serializer=tollmesh_dot_credits_dot_v1_dot_leases__pb2.GetTariffRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_credits_dot_v1_dot_leases__pb2.GetTariffResponse.FromString,
+                _registered_method=True)
 
 
 class LeaseServiceServicer(object):
@@ -72,6 +77,14 @@ class LeaseServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTariff(self, request, context):
+        """What every meter costs, for owners who must know before they spend. Errors: none of its own.
+        Deadline: 1 s; safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LeaseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -84,6 +97,11 @@ def add_LeaseServiceServicer_to_server(servicer, server):
                     servicer.SettleLease,
                     request_deserializer=tollmesh_dot_credits_dot_v1_dot_leases__pb2.SettleLeaseRequest.FromString,
                     response_serializer=tollmesh_dot_credits_dot_v1_dot_leases__pb2.SettleLeaseResponse.SerializeToString,
+            ),
+            'GetTariff': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTariff,
+                    request_deserializer=tollmesh_dot_credits_dot_v1_dot_leases__pb2.GetTariffRequest.FromString,
+                    response_serializer=tollmesh_dot_credits_dot_v1_dot_leases__pb2.GetTariffResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -141,6 +159,33 @@ class LeaseService(object):
             '/tollmesh.credits.v1.LeaseService/SettleLease',
             tollmesh_dot_credits_dot_v1_dot_leases__pb2.SettleLeaseRequest.SerializeToString,
             tollmesh_dot_credits_dot_v1_dot_leases__pb2.SettleLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTariff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.credits.v1.LeaseService/GetTariff',
+            tollmesh_dot_credits_dot_v1_dot_leases__pb2.GetTariffRequest.SerializeToString,
+            tollmesh_dot_credits_dot_v1_dot_leases__pb2.GetTariffResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,10 @@ class LeaseServiceStub:
     (more was spent than was leased, and the balance has no more), METER_UNKNOWN,
     AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
     """
+    GetTariff: _grpc.UnaryUnaryMultiCallable[_leases_pb2.GetTariffRequest, _leases_pb2.GetTariffResponse]
+    """What every meter costs, for owners who must know before they spend. Errors: none of its own.
+    Deadline: 1 s; safe to retry.
+    """
 
 @_typing.type_check_only
 class LeaseServiceAsyncStub(LeaseServiceStub):
@@ -72,6 +76,10 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     into the next one. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED, INSUFFICIENT_CREDIT
     (more was spent than was leased, and the balance has no more), METER_UNKNOWN,
     AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
+    """
+    GetTariff: _aio.UnaryUnaryMultiCallable[_leases_pb2.GetTariffRequest, _leases_pb2.GetTariffResponse]  # type: ignore[assignment]
+    """What every meter costs, for owners who must know before they spend. Errors: none of its own.
+    Deadline: 1 s; safe to retry.
     """
 
 class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -100,6 +108,16 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         into the next one. Errors: HOLD_NOT_FOUND, HOLD_NOT_OPEN, LEASE_NOT_OWNED, INSUFFICIENT_CREDIT
         (more was spent than was leased, and the balance has no more), METER_UNKNOWN,
         AMOUNT_OUT_OF_RANGE. Deadline: 2 s; safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTariff(
+        self,
+        request: _leases_pb2.GetTariffRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_leases_pb2.GetTariffResponse, _abc.Awaitable[_leases_pb2.GetTariffResponse]]:
+        """What every meter costs, for owners who must know before they spend. Errors: none of its own.
+        Deadline: 1 s; safe to retry.
         """
 
 def add_LeaseServiceServicer_to_server(servicer: LeaseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
