@@ -16,6 +16,7 @@ from services.edge.downloads import Downloads
 from services.edge.fill import Fills
 from services.edge.holds import Holds
 from services.edge.http.application import Application
+from services.edge.http.cors import Cors
 from services.edge.http.downloads import DownloadHandlers
 from services.edge.http.openapi import DescriptionHandlers
 from services.edge.http.routes import Routes
@@ -86,7 +87,9 @@ class Edge:
         )
         self._is_ready = False
         self._application = Application(
-            self._routes(), max_concurrent_requests=settings.max_concurrent_calls
+            self._routes(),
+            Cors(settings.cors_origins),
+            max_concurrent_requests=settings.max_concurrent_calls,
         )
         tls = ServerTls.of(settings)
         self.http = HttpServer(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
 
 from services.process.settings import (
     Address,
+    AfterValidator,
     ClientSettings,
     Field,
     ServerSettings,
@@ -15,6 +17,18 @@ from services.process.settings import (
 )
 
 MEBIBYTE = 1024 * 1024
+
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+").fullmatch
+
+
+def _origin(text: str) -> str:
+    if not _ORIGIN(text):
+        raise ValueError("must be an origin as browsers write it, https://app.example, or *")
+    return text
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+"""Scheme, host and port of web pages, in small letters, or ``*``."""
 
 
 class EdgeSettings(ServerSettings, ClientSettings):
@@ -40,6 +54,10 @@ class EdgeSettings(ServerSettings, ClientSettings):
         "",
         pattern=r"^([a-z0-9][a-z0-9-]{0,31})?$",
         description="The network of paths that name none: /downloads/{cid}, /file/{cid}.",
+    )
+    cors_origins: list[Origin] = Field(
+        ["*"],
+        description="Origins of web pages that may read answers, as JSON; * for any, [] for none.",
     )
     cache_dir: Path = Field(description="What this edge keeps. One process a directory.")
     memory_bytes: int = Field(
@@ -84,6 +102,20 @@ class EdgeSettings(ServerSettings, ClientSettings):
     )
     deliveries: int = Field(
         8192, gt=0, description="Paid transfers at once, those still to be settled included."
+    )
+
+    unreported: Literal["release", "debit_estimate"] = Field(
+        "debit_estimate",
+        description="What another proxy's delivery costs when it is not reported by its end: "
+        "release (what was reported so far), or debit_estimate (all that was set aside).",
+    )
+    guest_estimate_bytes: int = Field(
+        MEBIBYTE,
+        ge=0,
+        description="What is set aside for another proxy's delivery of unknown size.",
+    )
+    guest_tickets: int = Field(
+        8192, gt=0, description="Deliveries of other proxies at once, those unreported included."
     )
 
     @model_validator(mode="after")

@@ -131,8 +131,8 @@ async def test_what_is_not_there_is_told_apart(
 async def test_other_methods_are_405_and_say_which_work(edge: RunningEdge) -> None:
     answer = await edge.get("/objects/a/b", method="DELETE")
     check(answer, 405, "INVALID_ARGUMENT")
-    assert answer.headers["Allow"] == "GET, HEAD"
-    assert (await edge.get("/pins/a/b")).headers["Allow"] == "PUT, DELETE"
+    assert answer.headers["Allow"] == "GET, HEAD, OPTIONS"
+    assert (await edge.get("/pins/a/b")).headers["Allow"] == "PUT, DELETE, OPTIONS"
 
 
 async def test_too_many_requests_of_an_account_are_429(world: World, edge: RunningEdge) -> None:

@@ -12,8 +12,10 @@ from collections.abc import MutableMapping
 from typing import Any
 from uuid import uuid4
 
+from services.edge.http.cors import Cors, is_preflight
 from services.edge.http.exchange import Exchange
-from services.edge.http.routes import Routes
+from services.edge.http.problems import PathNotFoundError
+from services.edge.http.routes import ALL_METHODS, Routes
 from services.process.logs import get_logger
 from services.rpc.call import Call
 from services.rpc.errors import InternalError, OverloadedError, ServiceError, ShuttingDownError
@@ -35,11 +37,13 @@ class Application:
 
     Args:
         routes: what there is.
+        cors: which web pages may read answers.
         max_concurrent_requests: further ones are refused (OVERLOADED).
     """
 
-    def __init__(self, routes: Routes, *, max_concurrent_requests: int) -> None:
+    def __init__(self, routes: Routes, cors: Cors, *, max_concurrent_requests: int) -> None:
         self._routes = routes
+        self._cors = cors
         self._max_concurrent_requests = max_concurrent_requests
         self._in_flight = 0
         self._draining = False
@@ -57,6 +61,7 @@ class Application:
         """Serves one request."""
         started = time.perf_counter()
         exchange = Exchange(scope, receive, send)
+        exchange.cors = self._cors.fields(exchange.headers)
         call = _call(exchange)
         call.activate()
         self._in_flight += 1
@@ -73,15 +78,36 @@ class Application:
     async def _serve(self, exchange: Exchange) -> str:
         """Runs the handler; the reason of the error that was answered, if one was."""
         try:
+            if await self._answered_for_all(exchange):
+                return ""
             match = self._routes.find(exchange.path)
             handler = match.handler(exchange.method)
             self._admit(exchange)
-            await handler(exchange, *match.arguments)
+            if handler is None:
+                await exchange.respond(204, [_allow(match.methods)])
+            else:
+                await handler(exchange, *match.arguments)
         except ServiceError as error:
             return await _fail(exchange, _explained(error))
         except Exception as error:  # noqa: BLE001 (whatever it is, the client gets a problem)
             return await _fail(exchange, _incident(error))
         return ""
+
+    async def _answered_for_all(self, exchange: Exchange) -> bool:
+        """Answers what is asked of the server rather than of a path.
+
+        A browser's question is answered at every path, so that the page sees our errors later.
+        """
+        asks = is_preflight(exchange.method, exchange.headers)
+        if not asks and (exchange.method, exchange.path) != ("OPTIONS", "*"):
+            return False
+        try:
+            methods = self._routes.find(exchange.path).methods
+        except PathNotFoundError:
+            methods = ALL_METHODS if exchange.path == "*" else ("GET", "HEAD", "OPTIONS")
+        headers = self._cors.preflight(methods) if asks else []
+        await exchange.respond(204, [_allow(methods), *headers])
+        return True
 
     def _admit(self, exchange: Exchange) -> None:
         if exchange.path in _HEALTH_PATHS:
@@ -90,6 +116,10 @@ class Application:
             raise ShuttingDownError
         if self._in_flight > self._max_concurrent_requests:
             raise OverloadedError
+
+
+def _allow(methods: tuple[str, ...]) -> tuple[bytes, bytes]:
+    return b"allow", ", ".join(methods).encode("ascii")
 
 
 def _call(exchange: Exchange) -> Call:

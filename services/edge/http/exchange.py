@@ -36,9 +36,10 @@ class Exchange:
         """All header fields as they were sent, in order, with lower-case names."""
         self.http_version: str = scope["http_version"]
         self.connection: Connection = scope["state"]["connection"]
-        self.headers: dict[str, str] = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
+        self.headers: dict[str, str] = _joined(scope["headers"])
+        """Header fields by lower-case name; the values of a repeated one joined by commas."""
+        self.cors: Headers = []
+        """What every answer tells browsers of pages that may read it."""
         self.status = 0
         """Of the answer; 0 until it begins."""
         self.sent_bytes = 0
@@ -89,6 +90,7 @@ class Exchange:
         self.status = status
         if not dated:
             headers.append((b"date", _date(int(time.time()))))
+        headers.extend(self.cors)
         if self.request_id:
             headers.append((b"x-request-id", self.request_id.encode("ascii")))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -139,6 +141,15 @@ class Exchange:
             more = message["more_body"]
             if message["body"]:
                 yield message["body"]
+
+
+def _joined(fields: Headers) -> dict[str, str]:
+    """Fields by name. Several of one name are one list (RFC 9110, section 5.3)."""
+    joined: dict[str, str] = {}
+    for name_bytes, value_bytes in fields:
+        name, value = name_bytes.decode("latin-1"), value_bytes.decode("latin-1")
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
 
 
 @lru_cache(1)

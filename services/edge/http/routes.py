@@ -12,6 +12,8 @@ Handler = Callable[..., Awaitable[None]]
 ANY_METHOD = "*"
 """Stands for every method of a path that none is named for."""
 
+ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -20,11 +22,20 @@ class Match:
     handlers: Mapping[str, Handler]
     arguments: tuple[str, ...] = field(default=())
 
-    def handler(self, method: str) -> Handler:
-        """The handler for a method. Raises MethodNotAllowedError."""
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What may be done here: OPTIONS always."""
+        named = ALL_METHODS if ANY_METHOD in self.handlers else tuple(self.handlers)
+        return (*(method for method in named if method != "OPTIONS"), "OPTIONS")
+
+    def handler(self, method: str) -> Handler | None:
+        """The handler for a method; None for an OPTIONS that has none of its own.
+
+        Raises MethodNotAllowedError.
+        """
         found = self.handlers.get(method) or self.handlers.get(ANY_METHOD)
-        if found is None:
-            raise MethodNotAllowedError(metadata={"allow": ", ".join(self.handlers)})
+        if found is None and method != "OPTIONS":
+            raise MethodNotAllowedError(metadata={"allow": ", ".join(self.methods)})
         return found
 
 
