@@ -12,6 +12,7 @@ from services.edge.cache.catalog import Catalog
 from services.edge.cache.disk import DiskCache
 from services.edge.cache.memory import MokaCache, bytes_weight
 from services.edge.delivery import Sources
+from services.edge.door.opening import open_door
 from services.edge.downloads import Downloads
 from services.edge.fill import Fills
 from services.edge.holds import Holds
@@ -63,8 +64,9 @@ class Edge:
         self.memory = MokaCache(settings.memory_bytes, bytes_weight)
         self.origin = Origin(services.chain, idle_s=settings.origin_idle_s)
         self.fills = Fills(self.origin, disk)
+        ledger = Ledger(services.credits)
         self.holds = Holds(
-            Ledger(services.credits),
+            ledger,
             Journal(settings.cache_dir / "holds.journal", settings.deliveries),
             transfer_s=settings.transfer_s,
             slowest_bytes_per_s=settings.slowest_bytes_per_s,
@@ -80,6 +82,7 @@ class Edge:
             range_gap_bytes=settings.range_gap_bytes,
         )
         self.payments = Payments(self.holds)
+        self.door = open_door(settings, self.admission, self.payments, ledger, disk)
         self.downloads = Downloads(self.payments, sources)
         self.uploads = Uploads(self.holds, self.origin, max_bytes=settings.max_upload_bytes)
         self.pins = Pins(
@@ -140,6 +143,7 @@ class Edge:
         self._application.refuse_new_requests()
         await asyncio.gather(self.http.drain(), self.grpc.drain())
         await self.fills.close()
+        await self.door.close(self._settings.drain_s)
         await self.holds.drain(self._settings.drain_s)
         await self.disk.close()
 

@@ -33,6 +33,10 @@ class Payment(Protocol):
         It may be later after ``extend`` or ``Payments.prolong``.
         """
 
+    @property
+    def hold_id(self) -> str:
+        """The hold that pays; empty when it is paid out of a lease."""
+
     def extend(self, quantity: int) -> bool:
         """Sets aside for so many bytes besides; False if that cannot be done here. No I/O.
 
@@ -118,6 +122,11 @@ class HoldPayment:
     def ends_at(self) -> float:
         """See Payment."""
         return self._hold.ends_at
+
+    @property
+    def hold_id(self) -> str:
+        """See Payment."""
+        return self._hold.reserved.hold_id
 
     def extend(self, quantity: int) -> bool:  # noqa: ARG002 (only the credit service can)
         """See Payment."""

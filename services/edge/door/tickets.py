@@ -1,0 +1,128 @@
+"""Tickets: what another proxy is given for a request that was admitted, to report what it sent.
+
+A ticket passes through foreign hands, so its text is sealed with a key of this edge. It carries
+what is needed to settle it when the process that gave it is gone.
+
+Format: eight fields and a seal, joined with ``~``, all of them characters that mean nothing in a
+header or a URL: version, the process that gave it, its number there, account, meter, estimate, hold
+(empty for credit out of a lease), resource (base64url), and the keyed BLAKE2b of what stands before
+(base64url, 128 bits).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+_VERSION = "1"
+_SEPARATOR = "~"
+_KEY_BYTES, _SEAL_BYTES = 32, 16
+_LONGEST = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Leave to deliver one answer, and what was set aside for it."""
+
+    id: str
+    """Opaque text, safe in a header and in a URL."""
+    account_id: str
+    amount: int
+    """What it costs, at most, for the estimate."""
+    currency: str
+    available: int
+    """What the account can spend besides, as far as is known here."""
+    ends_at: float
+    """When the delivery must have been reported, on the clock of ``time.monotonic``."""
+
+
+FREE = Ticket("", "", 0, "", 0, float("inf"))
+"""For requests that cost nothing: there is nothing to report."""
+
+
+class Stub(NamedTuple):
+    """What a ticket's text says."""
+
+    process: str
+    """Names the process that gave the ticket."""
+    number: int
+    """Of the ticket in that process."""
+    account_id: str
+    meter: str
+    quantity: int
+    """The estimate."""
+    hold_id: str
+    """Empty when it was paid out of a lease."""
+    resource: str
+
+    @property
+    def request_id(self) -> str:
+        """What the ids of the requests that settle it late are made of."""
+        return f"ticket-{self.process}-{self.number}"
+
+
+class Seal:
+    """Writes and reads tickets.
+
+    Args:
+        key: of this edge; 32 bytes.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """With the key in a file, which is made when it is not there. Raises OSError."""
+        try:
+            key = path.read_bytes()
+        except FileNotFoundError:
+            key = b""
+        if len(key) != _KEY_BYTES:  # none, or the process that made it was killed
+            key = os.urandom(_KEY_BYTES)
+            partial = path.with_name(f".{path.name}")
+            partial.touch(mode=0o600)
+            partial.write_bytes(key)
+            partial.replace(path)
+        return cls(key)
+
+    def write(self, stub: Stub) -> str:
+        """The text of a ticket."""
+        process, number, account_id, meter, quantity, hold_id, resource = stub
+        encoded = urlsafe_b64encode(resource.encode()).decode().rstrip("=")
+        text = f"{_VERSION}~{process}~{number}~{account_id}~{meter}~{quantity}~{hold_id}~{encoded}~"
+        return text + self._seal(text)
+
+    def read(self, text: str) -> Stub | None:
+        """What a ticket says; None for what this edge did not write."""
+        if len(text) > _LONGEST or not text.isascii():
+            return None
+        body, separator, seal = text.rpartition(_SEPARATOR)
+        if not hmac.compare_digest(self._seal(body + separator), seal):
+            return None
+        version, process, number, account_id, meter, quantity, hold_id, encoded = body.split(
+            _SEPARATOR
+        )
+        resource = _decoded(encoded)
+        if version != _VERSION:  # of another version of this program
+            return None
+        return Stub(process, int(number), account_id, meter, int(quantity), hold_id, resource)
+
+    def _seal(self, text: str) -> str:
+        digest = hashlib.blake2b(text.encode(), key=self._key, digest_size=_SEAL_BYTES).digest()
+        return urlsafe_b64encode(digest)[:22].decode()
+
+
+def meter_of(text: str) -> str:
+    """The meter that a ticket's text names, whether it is genuine or not."""
+    fields = text.split(_SEPARATOR, 5)
+    return fields[4] if len(fields) > 5 else ""
+
+
+def _decoded(encoded: str) -> str:
+    return urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
