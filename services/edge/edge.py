@@ -19,6 +19,7 @@ from services.edge.holds import Holds
 from services.edge.http.application import Application
 from services.edge.http.cors import Cors
 from services.edge.http.downloads import DownloadHandlers
+from services.edge.http.intake import Intake
 from services.edge.http.openapi import DescriptionHandlers
 from services.edge.http.routes import Routes
 from services.edge.http.server import HttpServer
@@ -89,10 +90,11 @@ class Edge:
             catalog, disk, self.fills, self.lookup, self.holds, max_bytes=settings.pin_bytes
         )
         self._is_ready = False
+        self._intake = Intake(settings.max_concurrent_calls)
         self._application = Application(
             self._routes(),
             Cors(settings.cors_origins),
-            max_concurrent_requests=settings.max_concurrent_calls,
+            self._intake,
         )
         tls = ServerTls.of(settings)
         self.http = HttpServer(
@@ -140,8 +142,9 @@ class Edge:
     async def drain(self) -> None:
         """Lets deliveries finish, settles them, and closes the cache, in this order."""
         self._is_ready = False
-        self._application.refuse_new_requests()
+        self._intake.close()
         await asyncio.gather(self.http.drain(), self.grpc.drain())
+        self._intake.flush()
         await self.fills.close()
         await self.door.close(self._settings.drain_s)
         await self.holds.drain(self._settings.drain_s)

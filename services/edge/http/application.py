@@ -1,7 +1,7 @@
 """The edge over HTTP: an ASGI application without a framework.
 
 Owns what every request goes through: a place in line, ids, the route, errors as problems, and one
-canonical log line. What each path does stands in ``objects.py`` and ``transfers.py``.
+canonical log line. What each path does stands in ``downloads.py``, ``transfers.py`` and others.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from uuid import uuid4
 
 from services.edge.http.cors import Cors, is_preflight
 from services.edge.http.exchange import Exchange
+from services.edge.http.intake import Intake
 from services.edge.http.problems import PathNotFoundError
 from services.edge.http.routes import ALL_METHODS, Routes
 from services.process.logs import get_logger
 from services.rpc.call import Call
-from services.rpc.errors import InternalError, OverloadedError, ServiceError, ShuttingDownError
+from services.rpc.errors import InternalError, ServiceError
 from services.rpc.trace import (
     REQUEST_ID_KEY,
     TRACE_PARENT_KEY,
@@ -38,19 +39,13 @@ class Application:
     Args:
         routes: what there is.
         cors: which web pages may read answers.
-        max_concurrent_requests: further ones are refused (OVERLOADED).
+        intake: lets requests in.
     """
 
-    def __init__(self, routes: Routes, cors: Cors, *, max_concurrent_requests: int) -> None:
+    def __init__(self, routes: Routes, cors: Cors, intake: Intake) -> None:
         self._routes = routes
         self._cors = cors
-        self._max_concurrent_requests = max_concurrent_requests
-        self._in_flight = 0
-        self._draining = False
-
-    def refuse_new_requests(self) -> None:
-        """From now on every new request is answered SHUTTING_DOWN."""
-        self._draining = True
+        self._intake = intake
 
     async def __call__(
         self,
@@ -64,7 +59,7 @@ class Application:
         exchange.cors = self._cors.fields(exchange.headers)
         call = _call(exchange)
         call.activate()
-        self._in_flight += 1
+        self._intake.enter()
         reason = ""
         try:
             reason = await self._serve(exchange)
@@ -72,8 +67,8 @@ class Application:
             reason = "CANCELLED"
             exchange.connection.abort()
         finally:
-            self._in_flight -= 1
-            _record(exchange, call, started, reason)
+            self._intake.leave()
+            self._record(exchange, call, started, reason)
 
     async def _serve(self, exchange: Exchange) -> str:
         """Runs the handler; the reason of the error that was answered, if one was."""
@@ -82,7 +77,8 @@ class Application:
                 return ""
             match = self._routes.find(exchange.path)
             handler = match.handler(exchange.method)
-            self._admit(exchange)
+            if exchange.path not in _HEALTH_PATHS:
+                self._intake.check()
             if handler is None:
                 await exchange.respond(204, [_allow(match.methods)])
             else:
@@ -109,13 +105,25 @@ class Application:
         await exchange.respond(204, [_allow(methods), *headers])
         return True
 
-    def _admit(self, exchange: Exchange) -> None:
+    def _record(self, exchange: Exchange, call: Call, started: float, reason: str) -> None:
+        fields: dict[str, object] = {
+            "method": exchange.method,
+            "path": exchange.path,
+            "status": exchange.status,
+            "sent_bytes": exchange.sent_bytes,
+            "duration_ms": round((time.perf_counter() - started) * 1000, 3),
+            "request_id": call.request_id,
+            "trace_id": trace_id_of(call.trace_parent),
+            "peer": call.peer,
+            **call.log_fields,
+            **exchange.log_fields,
+        }
+        if reason:
+            fields["reason"] = reason
         if exchange.path in _HEALTH_PATHS:
-            return
-        if self._draining:
-            raise ShuttingDownError
-        if self._in_flight > self._max_concurrent_requests:
-            raise OverloadedError
+            log.debug("request", **fields)
+        else:
+            self._intake.record(fields)
 
 
 def _allow(methods: tuple[str, ...]) -> tuple[bytes, bytes]:
@@ -152,22 +160,3 @@ def _incident(error: Exception) -> ServiceError:
     incident_id = uuid4().hex[:16]
     log.error("request_failed", incident_id=incident_id, exc_info=error)
     return InternalError(metadata={"incident_id": incident_id})
-
-
-def _record(exchange: Exchange, call: Call, started: float, reason: str) -> None:
-    fields = {**call.log_fields, **exchange.log_fields}
-    if reason:
-        fields["reason"] = reason
-    record = log.debug if exchange.path in _HEALTH_PATHS else log.info
-    record(
-        "request",
-        method=exchange.method,
-        path=exchange.path,
-        status=exchange.status,
-        sent_bytes=exchange.sent_bytes,
-        duration_ms=round((time.perf_counter() - started) * 1000, 3),
-        request_id=call.request_id,
-        trace_id=trace_id_of(call.trace_parent),
-        peer=call.peer,
-        **fields,
-    )
