@@ -95,8 +95,8 @@ class DownloadHandlers:
         async with self._downloads.open(caller, key, info, part.first, part.length) as download:
             headers += [
                 (b"content-length", b"%d" % part.length),
-                cache_status(self._region, download),
-                *cost(download),
+                cache_status(self._region, hit=download.hit, detail=download.detail),
+                *cost(download.payment),
             ]
             exchange.log_fields["cache"] = "hit" if download.hit else "miss"
             await _deliver(exchange, download, status, headers)

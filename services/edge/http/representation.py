@@ -7,10 +7,10 @@ import unicodedata
 from functools import lru_cache
 from urllib.parse import quote
 
-from services.edge.downloads import Download
 from services.edge.http.exchange import NO_SNIFF
 from services.edge.http.problems import Headers
 from services.edge.objects import ObjectInfo
+from services.edge.payments import Payment
 
 # Named by their hash, the bytes never change; "private": a shared cache would not meter them.
 _FINAL = b"private, max-age=31536000, immutable"
@@ -59,20 +59,19 @@ def validators(info: ObjectInfo) -> Headers:
     ]
 
 
-def cache_status(region: str, download: Download) -> tuple[bytes, bytes]:
+def cache_status(region: str, *, hit: bool, detail: str) -> tuple[bytes, bytes]:
     """Cache-Status (RFC 9211): whether the cache had the object, and what was done if not."""
-    if download.hit:
-        parts = f"hit; detail={download.detail}"
-    elif download.detail in {"stored", "collapsed"}:
-        parts = f"fwd=uri-miss; {download.detail}"
+    if hit:
+        parts = f"hit; detail={detail}"
+    elif detail in {"stored", "collapsed"}:
+        parts = f"fwd=uri-miss; {detail}"
     else:
-        parts = f"fwd=uri-miss; detail={download.detail}"
+        parts = f"fwd=uri-miss; detail={detail}"
     return b"cache-status", f'"{region}"; {parts}'.encode("ascii")
 
 
-def cost(download: Download) -> Headers:
+def cost(payment: Payment | None) -> Headers:
     """What the answer costs when all of it is sent, and what is left besides."""
-    payment = download.payment
     if payment is None:
         return [(b"tollmesh-cost", b"0")]
     return [
