@@ -135,6 +135,10 @@ class Door:
             self._tickets.settle_late(stub, sent_bytes, self._late)
         return CaptureOutcome.LATE
 
+    def ticket_of(self, node: str, request_key: str) -> str:
+        """The open ticket of a request that its proxy named; empty when there is none."""
+        return self._tickets.named((node, request_key[:_LONGEST_KEY]))
+
     async def close(self, timeout_s: float) -> None:
         """Ends what goes on in the background. Open tickets stay for the next process."""
         await self._tickets.close(timeout_s)
@@ -158,7 +162,7 @@ class Door:
         try:
             usage = terms.usage(caller.account_id, request, self._size_of, self._estimate_bytes)
             payment = await self._payments.reserve(usage, guest=True)
-            return self._tickets.give(caller, usage, payment, _key(caller, request))
+            return self._tickets.give(caller, usage, payment, _key(request))
         except BaseException:
             self._admission.vacate(caller)
             raise
@@ -167,9 +171,9 @@ class Door:
         """A ticket that was given before, or is free, or paid out of a lease."""
         if not terms.meter:
             return FREE
-        key = _key(caller, request)
+        key = _key(request)
         if key is not None:
-            known = self._tickets.known(key)
+            known = self._tickets.known(key, caller.account_id)
             if known is not None:
                 return known
         self._admission.occupy(caller)
@@ -185,6 +189,6 @@ class Door:
         return None
 
 
-def _key(caller: Caller, request: GuestRequest) -> Key | None:
+def _key(request: GuestRequest) -> Key | None:
     key = request.request_key
-    return (request.node, key[:_LONGEST_KEY], caller.account_id) if key else None
+    return (request.node, key[:_LONGEST_KEY]) if key else None

@@ -23,8 +23,8 @@ from services.rpc.errors import ServiceError
 
 _SWEEP_S = 0.25
 
-Key = tuple[str, str, str]
-"""A proxy, its name for a request, and the account."""
+Key = tuple[str, str]
+"""A proxy, and its name for a request."""
 
 log = get_logger(__name__)
 
@@ -82,10 +82,17 @@ class OpenTickets:
     def __len__(self) -> int:
         return len(self._open)
 
-    def known(self, key: Key) -> Ticket | None:
+    def known(self, key: Key, account_id: str) -> Ticket | None:
         """The open ticket of a request that is asked for again."""
         found = self._keys.get(key)
-        return None if found is None else found.ticket
+        if found is None or found.caller.account_id != account_id:
+            return None
+        return found.ticket
+
+    def named(self, key: Key) -> str:
+        """The open ticket of a request, whoever it is given to; empty when there is none."""
+        found = self._keys.get(key)
+        return found.ticket.id if found is not None else ""
 
     def give(self, caller: Caller, usage: Usage, payment: Payment, key: Key | None) -> Ticket:
         """A ticket for what was set aside. Raises OverloadedError; all is given back then."""
@@ -114,8 +121,8 @@ class OpenTickets:
         )
         opened = _Open(ticket, caller, payment, quantity, slot, key)
         self._open[text] = opened
-        if key is not None:
-            self._keys[key] = opened
+        if key is not None and self._keys.setdefault(key, opened) is not opened:
+            opened.key = None  # another account's: whoever names requests named two alike
         if self._sweep_due is None:
             self._sweep_due = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
         return ticket
