@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -14,9 +15,11 @@ from urllib.parse import parse_qs
 from services.chain.errors import UploadIncompleteError
 from services.edge.admission import Client, credential_of
 from services.edge.http.connection import Connection
-from services.edge.http.problems import Headers, problem
+from services.edge.http.problems import BodyTimeoutError, Headers, problem
 from services.rpc.errors import InvalidArgumentError, ServiceError
 
+BODY_IDLE_S = 30.0
+"""How long a request's body may be silent before the client is given up."""
 _FINISH_S = 30.0
 
 NO_SNIFF = (b"x-content-type-options", b"nosniff")
@@ -132,10 +135,17 @@ class Exchange:
             await self.connection.finish(_FINISH_S)
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The request's body, in pieces. Raises UploadIncompleteError when the client goes away."""
+        """The request's body, in pieces.
+
+        Raises UploadIncompleteError when the client goes away, BodyTimeoutError when it is silent.
+        """
         more = True
         while more:
-            message = await self._receive()
+            try:
+                async with asyncio.timeout(BODY_IDLE_S):
+                    message = await self._receive()
+            except TimeoutError as error:
+                raise BodyTimeoutError from error
             if message["type"] != "http.request":
                 raise UploadIncompleteError("The connection ended before the body did.")
             more = message["more_body"]

@@ -83,13 +83,23 @@ class LengthRequiredError(InvalidArgumentError):
     """An upload states its size: send Content-Length."""
 
 
+class BodyTimeoutError(InvalidArgumentError):
+    """The body of the request stopped arriving."""
+
+
+class FrontUnknownError(InvalidArgumentError):
+    """The door is for servers that know this edge's secret (Tollmesh-Front)."""
+
+
 class PreconditionFailedError(InvalidArgumentError):
     """If-Match names another object than the one at this path."""
 
 
 HTTP_ONLY: Mapping[type[ServiceError], int] = {
+    FrontUnknownError: 403,
     PathNotFoundError: 404,
     MethodNotAllowedError: 405,
+    BodyTimeoutError: 408,
     LengthRequiredError: 411,
     PreconditionFailedError: 412,
 }

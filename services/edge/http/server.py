@@ -16,10 +16,12 @@ from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from services.edge.http.connection import Connection
+from services.edge.http.problems import problem
+from services.rpc.errors import InvalidArgumentError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -152,6 +154,7 @@ class _Protocol(HttpToolsProtocol):
         self._connection: Connection | None = None
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._is_deaf = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connection = Connection(cast("asyncio.Transport", transport))
@@ -171,12 +174,29 @@ class _Protocol(HttpToolsProtocol):
             self._connection.drained()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
         if self._head_timer is not None:
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.abort()
                 return
             self._head_bytes += len(data)
         super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is not HTTP; never in the middle of an answer that is under way."""
+        self.pipeline.clear()
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
+        if cycle is not None and not cycle.response_complete:
+            # What follows on this connection means nothing any more; the answer goes out whole.
+            cycle.keep_alive = False
+            self._is_deaf = True
+            return
+        answer = problem(InvalidArgumentError(msg))
+        fields = (*answer.headers, (b"connection", b"close"))
+        head = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + answer.body)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
