@@ -1,0 +1,1 @@
+"""Generated contracts of Tollmesh: edge, version 1."""
