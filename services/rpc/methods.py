@@ -22,8 +22,8 @@ class Method:
     handler: Callable[[Any, Any], Any]
     """The servicer's bound method: takes a request (or an async iterator of them) and a Call.
 
-    A coroutine function, or a plain function that gives a ``Later``; with ``server_streaming`` an
-    async generator function.
+    A coroutine function, or a plain function that gives the answer or a ``Later``; with
+    ``server_streaming`` an async generator function.
     """
     request_class: type[Message]
     client_streaming: bool
@@ -51,20 +51,31 @@ def service_of(servicer: object) -> ServiceDescriptor:
     return service
 
 
+def name_of(servicer: object) -> str:
+    """The full name under which a servicer's service is called.
+
+    Its own; or, for a contract of others that is written down here, the one that its class gives as
+    ``served_as`` (``envoy.service.auth.v3.Authorization``).
+    """
+    own: str = service_of(servicer).full_name
+    name: str = getattr(type(servicer), "served_as", own)
+    return name
+
+
 def methods_of(servicer: object) -> Iterator[Method]:
     """The methods that a servicer implements; what it leaves out is answered UNIMPLEMENTED."""
-    service = service_of(servicer)
+    service, name = service_of(servicer), name_of(servicer)
     generated = _generated_class(servicer)
     for method in service.methods:
         if getattr(type(servicer), method.name) is not getattr(generated, method.name):
-            yield _method(service, method, getattr(servicer, method.name))
+            yield _method(name, method, getattr(servicer, method.name))
 
 
 def _method(
-    service: ServiceDescriptor, method: MethodDescriptor, handler: Callable[[Any, Any], Any]
+    service_name: str, method: MethodDescriptor, handler: Callable[[Any, Any], Any]
 ) -> Method:
     return Method(
-        path=f"/{service.full_name}/{method.name}",
+        path=f"/{service_name}/{method.name}",
         handler=handler,
         request_class=GetMessageClass(method.input_type),
         client_streaming=method.client_streaming,

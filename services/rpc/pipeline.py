@@ -98,7 +98,9 @@ class Pipeline:
             started = time.perf_counter()
             try:
                 self._admit(call)
-                response: Message = await handler(receive(incoming, call), call)
+                response = handler(receive(incoming, call), call)
+                if not isinstance(response, Message):
+                    response = await response
                 encoded: bytes = response.SerializeToString()
             except BaseException as error:  # noqa: BLE001 (what becomes of it is decided below)
                 raise self._failed(call, started, error) from None
@@ -119,11 +121,16 @@ class Pipeline:
             started = time.perf_counter()
             try:
                 self._admit(call)
-                later: Later[Message] = handler(receive(incoming, call), call)
+                given: Message | Later[Message] = handler(receive(incoming, call), call)
+                encoded = given.SerializeToString() if isinstance(given, Message) else b""
             except BaseException as error:  # noqa: BLE001 (what becomes of it is decided there)
                 told(b"", self._failed(call, started, error))
                 return None
-            return UnderWay(self, call, started, later, told)
+            if not isinstance(given, Message):
+                return UnderWay(self, call, started, given, told)
+            self._finished(call, started, "OK")
+            told(encoded, None)
+            return None
 
         return begin
 

@@ -85,6 +85,9 @@ class _Maker:
     def _field(self, field: FieldDescriptor, value: str) -> Iterator[str]:
         """The conditions on a field that is there."""
         rules = _only_part(field.GetOptions().Extensions[validate_pb2.field])
+        inner = field.message_type
+        if rules is None and (inner is None or not _has_rules(inner, set())):
+            return
         if field.is_repeated:
             yield from self._repeated(field, value, rules)
         elif field.message_type is not None:
@@ -147,6 +150,22 @@ def _only_part(rules: _Rules) -> tuple[str, _Rules] | None:
     if len(parts) > 1 or parts[0][0].message_type is None or parts[0][0].is_repeated:
         raise _UnknownRuleError(str(rules))
     return parts[0][0].name, parts[0][1]
+
+
+def _has_rules(descriptor: Descriptor, seen: set[str]) -> bool:
+    """Whether a message can break a rule: one of its own, or of the messages in it."""
+    if descriptor.full_name in seen:
+        return False
+    seen.add(descriptor.full_name)
+    if descriptor.GetOptions().HasExtension(validate_pb2.message):
+        return True
+    if any(oneof.GetOptions().HasExtension(validate_pb2.oneof) for oneof in descriptor.oneofs):
+        return True
+    return any(
+        field.GetOptions().HasExtension(validate_pb2.field)
+        or (field.message_type is not None and _has_rules(field.message_type, seen))
+        for field in descriptor.fields
+    )
 
 
 def _not_itself(field: FieldDescriptor, made: dict[str, Test | None]) -> Descriptor:

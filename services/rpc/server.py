@@ -16,7 +16,7 @@ from services.process.logs import get_logger, name_calls_by
 from services.rpc.call import Call
 from services.rpc.envoy_face import EnvoyFace
 from services.rpc.grpcio_face import GrpcioFace
-from services.rpc.methods import methods_of, service_of
+from services.rpc.methods import methods_of, name_of
 from services.rpc.pipeline import Limits, Pipeline, Translation
 from services.rpc.tls import ServerTls
 
@@ -61,7 +61,7 @@ class Server:
         self._drain_s = drain_s
         self._pipeline = Pipeline(limits, translate or {})
         methods = [method for servicer in servicers for method in methods_of(servicer)]
-        services = [service_of(servicer).full_name for servicer in servicers]
+        services = [name_of(servicer) for servicer in servicers]
         self._face: GrpcioFace | EnvoyFace
         host = inside.app.host_of(listen)
         if host is None:

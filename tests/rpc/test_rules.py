@@ -10,9 +10,11 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.struct_pb2 import Struct
 from tollmesh.auth.v1 import auth_pb2
 from tollmesh.chain.v1 import chain_pb2
 from tollmesh.credits.v1 import credits_pb2, leases_pb2, ledger_pb2
+from tollmesh.envoy.v3.authorization_pb2 import CheckRequest
 
 from services.rpc.errors import InvalidArgumentError
 from services.rpc.rules import quick_test
@@ -116,6 +118,14 @@ def test_debits_have_a_test(amount: int, currency: str, *, valid: bool) -> None:
     assert batch is not None
     assert batch(credits_pb2.BatchDebitRequest(debits=[debit])) is valid
     assert not batch(credits_pb2.BatchDebitRequest())
+
+
+def test_a_class_without_rules_keeps_them_whatever_it_holds() -> None:
+    for descriptor in (Struct.DESCRIPTOR, CheckRequest.DESCRIPTOR):
+        test = quick_test(descriptor)
+        assert test is not None
+        message = GetMessageClass(descriptor)()
+        assert test(message) is _valid(message) is True
 
 
 def test_a_class_that_may_hold_itself_has_none() -> None:

@@ -34,6 +34,13 @@ async def test_they_answer_later(stub: Stub) -> None:
     assert [answer.text for answer in await asyncio.gather(*asked)] == texts
 
 
+async def test_they_answer_now(echo: EchoServer, stub: Stub) -> None:
+    ids = (("x-request-id", f"now-{id(stub)}"),)
+    answer = await stub.Ask(pb.SayRequest(text="at once", behaviour="now"), metadata=ids)
+    assert answer.text == "at once"
+    await echo.until_logged("call", method=ASK, request_id=ids[0][1], code="OK")
+
+
 @pytest.mark.parametrize(
     "request_", [pb.SayRequest(behaviour="raise"), pb.SayRequest(text="bad")], ids=["now", "later"]
 )

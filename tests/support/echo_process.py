@@ -16,7 +16,7 @@ from services.rpc.call import Call
 from services.rpc.server import Limits, Server
 from services.rpc.tls import ServerTls
 from tests.support.echo_behaviours import TRANSLATE, RemoteEcho
-from tests.support.echo_service import Message, pb
+from tests.support.echo_service import ForeignEchoServicer, Message, pb
 
 log = get_logger(__name__)
 
@@ -60,7 +60,7 @@ async def serve(settings: EchoSettings, stop: asyncio.Event) -> None:
     behaviours = {"slow": _slow, "break": _break, "refuse": _refuse, "note": _note}
     server = Server(
         listen=settings.listen,
-        servicers=[RemoteEcho(settings.gates, **behaviours)],
+        servicers=[RemoteEcho(settings.gates, **behaviours), ForeignEchoServicer()],
         translate=TRANSLATE,
         tls=ServerTls.of(settings),
         limits=Limits(settings.max_concurrent_calls, settings.max_message_bytes),

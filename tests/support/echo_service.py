@@ -53,8 +53,10 @@ class EchoServicer(_Generated):  # type: ignore[misc]  # generated just now
     async def Say(self, request: Message, context: object) -> Message:  # noqa: N802 (the contract's name)
         return await self._answer(request, Call.of(context))
 
-    def Ask(self, request: Message, context: object) -> Later[Message]:  # noqa: N802 (the contract's name)
+    def Ask(self, request: Message, context: object) -> Later[Message] | Message:  # noqa: N802 (the contract's name)
         """As Say, from a plain function."""
+        if request.behaviour == "now":
+            return pb.SayResponse(text=request.text)
         if request.behaviour == "raise":
             raise ValueError(request.text)
         answer = asyncio.ensure_future(self._answer(request, Call.of(context)))
@@ -88,3 +90,9 @@ class EchoServicer(_Generated):  # type: ignore[misc]  # generated just now
         if request.behaviour:
             return await self.behaviours[request.behaviour](request, call)
         return pb.SayResponse(text=request.text, payload=request.payload)
+
+
+class ForeignEchoServicer(EchoServicer):
+    """The same service under a name that another contract gives it."""
+
+    served_as = "foreign.v3.Echo"
