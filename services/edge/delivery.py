@@ -7,6 +7,7 @@ object: 50 stalled readers of 8 MiB need no more memory than one.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from services.edge.cache.disk import DiskCache
@@ -73,6 +74,10 @@ class FillSource:
         self._fill = fill
         self._fills = fills
 
+    def in_use(self) -> AbstractContextManager[None]:
+        """Keeps the fetch going between two takings of pieces."""
+        return self._fills.reading(self._fill)
+
     async def pieces(self, first: int, length: int) -> AsyncGenerator[Piece]:
         """See Source."""
         position, end = first, first + length
@@ -88,9 +93,8 @@ class FillSource:
 class OriginSource:
     """A part that does not go into the cache."""
 
-    detail = "bypass"
-
-    def __init__(self, origin: Origin, key: ObjectKey) -> None:
+    def __init__(self, origin: Origin, key: ObjectKey, detail: str) -> None:
+        self.detail = detail
         self._origin = origin
         self._key = key
 
@@ -150,10 +154,14 @@ class Sources:
         """
         fill = self._fills.find(key.cid)
         if first - (fill.received if fill else 0) > self._range_gap_bytes:
-            return OriginSource(self._origin, key)
+            return OriginSource(self._origin, key, "bypass")
         fill = fill or await self._fills.join(key, info)
         if fill is not None:
             detail = "collapsed" if fill.is_shared else "stored"
             fill.is_shared = True
             return FillSource(fill, self._fills, detail)
-        return await self.held(info) or OriginSource(self._origin, key)
+        return await self.held(info) or OriginSource(self._origin, key, "no-room")
+
+    async def nearest(self, key: ObjectKey, info: ObjectInfo, first: int) -> Source:
+        """An object as near as it is now: held, else fetched."""
+        return await self.held(info) or await self.fetched(key, info, first)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.edge.background import start
 from services.edge.cache.disk import DiskCache
@@ -64,6 +64,10 @@ class ObjectLookup:
                 raise
             return known.info
 
+    def sha256(self, cid: str) -> bytes | None:
+        """Of an object's bytes, when this edge has them all."""
+        return self._disk.sha256(cid)
+
     async def _ask(self, key: ObjectKey) -> ObjectInfo:
         """One question at a time for each object, however many wait for its answer."""
         asking = self._asking.get(key)
@@ -75,7 +79,7 @@ class ObjectLookup:
     async def _stat(self, key: ObjectKey) -> ObjectInfo:
         asked_at = time.monotonic()
         try:
-            info = await self._origin.stat(key)
+            info = replace(await self._origin.stat(key), seen_at=asked_at)
         except WORTH_A_RETRY:
             raise
         except Exception:

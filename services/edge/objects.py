@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from services.chain.errors import CidInvalidError, NetworkNotFoundError
 
@@ -44,6 +44,8 @@ class ObjectInfo:
     encrypted: bool = False
     finalized: bool = False
     """Whether the network that was asked will not drop it any more."""
+    seen_at: float = field(default=0.0, compare=False)
+    """When the network was last seen to have it, on the clock of ``time.monotonic``."""
 
     def standing(self, *, finalized: bool) -> ObjectInfo:
         """The same object, final or not."""

@@ -133,6 +133,11 @@ class DiskCache:
         stored = self._stored.get(cid)
         return stored.info if stored else None
 
+    def sha256(self, cid: str) -> bytes | None:
+        """Of the bytes of an object that is held whole."""
+        stored = self._stored.get(cid)
+        return stored.sha256 if stored else None
+
     def final_on(self, key: ObjectKey) -> bool:
         """Whether an object is held here, and was seen to be final on its network."""
         stored = self._stored.get(key.cid)

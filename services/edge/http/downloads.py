@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 from services.edge.admission import DOWNLOAD, Admission, Caller
-from services.edge.downloads import Download, Downloads
+from services.edge.downloads import Download, Downloads, Part
+from services.edge.http.conditions import not_modified
+from services.edge.http.digests import content_digest, preference
 from services.edge.http.exchange import Exchange
-from services.edge.http.problems import Headers, PreconditionFailedError
-from services.edge.http.ranges import (
-    ByteRange,
-    any_match,
-    byte_range,
-    none_matches,
-    range_applies,
+from services.edge.http.multipart import multipart
+from services.edge.http.problems import Headers
+from services.edge.http.ranges import byte_ranges, range_applies
+from services.edge.http.representation import (
+    Field,
+    age,
+    cache_status,
+    cost,
+    media_type,
+    representation,
+    validators,
+    without_description,
 )
-from services.edge.http.representation import cache_status, cost, representation, validators
 from services.edge.lookup import ObjectLookup
 from services.edge.objects import ObjectInfo, ObjectKey
 
@@ -65,47 +72,84 @@ class DownloadHandlers:
         with self._admission.slot(caller):
             key = ObjectKey.parse(network, cid)
             info = await self._lookup.find(key)
-            if none_matches(exchange.headers.get("if-match"), cid):
-                raise PreconditionFailedError
-            if any_match(exchange.headers.get("if-none-match"), cid):
+            if not_modified(exchange.headers, cid):
                 await exchange.respond(304, validators(info))
                 return
-            headers = representation(info, _disposition(exchange, disposition))
+            described = representation(
+                info, _disposition(exchange, disposition), self._wanted_sha256(exchange, cid)
+            )
             if exchange.method == "HEAD":
-                headers.append((b"content-length", b"%d" % info.size_bytes))
-                await exchange.respond(200, headers)
+                await exchange.respond(
+                    200, [*described, (b"content-length", b"%d" % info.size_bytes)]
+                )
                 return
-            await self._send_part(exchange, caller, key, info, headers)
+            await self._send(exchange, caller, key, info, described)
 
-    async def _send_part(
+    async def _send(
         self,
         exchange: Exchange,
         caller: Caller,
         key: ObjectKey,
         info: ObjectInfo,
-        headers: Headers,
+        described: tuple[Field, ...],
     ) -> None:
-        part = None
-        if range_applies(exchange.headers.get("if-range"), key.cid):
-            part = byte_range(exchange.headers.get("range"), info.size_bytes)
-        status = 206 if part else 200
-        if part is not None:
-            headers.append((b"content-range", part.content_range(info.size_bytes)))
-        part = part or ByteRange(0, info.size_bytes)
-        async with self._downloads.open(caller, key, info, part.first, part.length) as download:
-            headers += [
-                (b"content-length", b"%d" % part.length),
+        """Sends what is asked for: the whole, a part, or several."""
+        body = _asked(exchange, key, info, described)
+        async with self._downloads.open_parts(
+            caller, key, info, body.parts, body.closing
+        ) as download:
+            headers = [
+                *body.headers,
+                (b"content-length", b"%d" % download.length),
                 cache_status(self._region, hit=download.hit, detail=download.detail),
+                *([age(info)] if download.hit else []),
                 *cost(download.payment),
             ]
             exchange.log_fields["cache"] = "hit" if download.hit else "miss"
-            await _deliver(exchange, download, status, headers)
+            await _deliver(exchange, download, body.status, headers)
+
+    def _wanted_sha256(self, exchange: Exchange, cid: str) -> bytes | None:
+        """The digest to tell of: if it is known, and not unwanted."""
+        if preference(exchange.headers.get("want-repr-digest")) == 0:
+            return None
+        return self._lookup.sha256(cid)
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """What a GET is answered with."""
+
+    status: int
+    headers: Headers
+    parts: tuple[Part, ...]
+    closing: bytes = b""
+
+
+def _asked(
+    exchange: Exchange, key: ObjectKey, info: ObjectInfo, described: tuple[Field, ...]
+) -> _Body:
+    """What Range and If-Range ask for. Raises RangeNotSatisfiableError."""
+    size, if_range = info.size_bytes, exchange.headers.get("if-range")
+    applies = range_applies(if_range, key.cid)
+    ranges = byte_ranges(exchange.headers.get("range"), size) if applies else ()
+    if not ranges:
+        return _Body(200, [*described], (Part(0, size),) if size else ())
+    headers = [*described] if if_range is None else without_description(described)
+    if len(ranges) == 1:
+        headers.append((b"content-range", ranges[0].content_range(size)))
+        return _Body(206, headers, (Part(ranges[0].first, ranges[0].length),))
+    several = multipart(ranges, size, media_type(info))
+    headers = [field for field in headers if field[0] != b"content-type"]
+    headers.append((b"content-type", several.content_type))
+    return _Body(206, headers, several.parts, several.closing)
 
 
 async def _deliver(exchange: Exchange, download: Download, status: int, headers: Headers) -> None:
     """Sends the answer and notes what of its body really left, to the byte."""
     # The head waits for the first piece: until then a failure can be told as such.
     piece = await anext(download.pieces, None)
+    if _wants_content_digest(exchange) and piece is not None and len(piece) == download.length:
+        headers.append(content_digest(piece))  # short enough to be told before it is sent
     await exchange.start(status, headers)
     connection = exchange.connection
     body_at = connection.written
@@ -132,6 +176,10 @@ async def _deliver(exchange: Exchange, download: Download, status: int, headers:
         if limit is not None:
             limit.cancel()
         exchange.sent_bytes = note()
+
+
+def _wants_content_digest(exchange: Exchange) -> bool:
+    return bool(preference(exchange.headers.get("want-content-digest")))
 
 
 def _cut_off_later(exchange: Exchange, download: Download) -> asyncio.TimerHandle | None:
