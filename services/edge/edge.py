@@ -12,13 +12,16 @@ from services.edge.cache.catalog import Catalog
 from services.edge.cache.disk import DiskCache
 from services.edge.cache.memory import MokaCache, bytes_weight
 from services.edge.delivery import Sources
+from services.edge.door.captures import Captures
 from services.edge.door.opening import open_door
 from services.edge.downloads import Downloads
 from services.edge.fill import Fills
 from services.edge.holds import Holds
 from services.edge.http.application import Application
 from services.edge.http.cors import Cors
+from services.edge.http.door import DoorHandlers
 from services.edge.http.downloads import DownloadHandlers
+from services.edge.http.fronts import Fronts
 from services.edge.http.intake import Intake
 from services.edge.http.openapi import DescriptionHandlers
 from services.edge.http.routes import Routes
@@ -84,6 +87,7 @@ class Edge:
         )
         self.payments = Payments(self.holds)
         self.door = open_door(settings, self.admission, self.payments, ledger, disk)
+        self.captures = Captures(self.door, settings.capture_log, settings.cache_dir)
         self.downloads = Downloads(self.payments, sources)
         self.uploads = Uploads(self.holds, self.origin, max_bytes=settings.max_upload_bytes)
         self.pins = Pins(
@@ -91,11 +95,7 @@ class Edge:
         )
         self._is_ready = False
         self._intake = Intake(settings.max_concurrent_calls)
-        self._application = Application(
-            self._routes(),
-            Cors(settings.cors_origins),
-            self._intake,
-        )
+        self._application = Application(self._routes(), Cors(settings.cors_origins), self._intake)
         tls = ServerTls.of(settings)
         self.http = HttpServer(
             self._application,
@@ -137,6 +137,7 @@ class Edge:
         """Listens with both faces. Raises OSError."""
         await self.grpc.start()
         await self.http.start()
+        self.captures.start()
         self._is_ready = True
 
     async def drain(self) -> None:
@@ -146,6 +147,7 @@ class Edge:
         await asyncio.gather(self.http.drain(), self.grpc.drain())
         self._intake.flush()
         await self.fills.close()
+        await self.captures.stop()
         await self.door.close(self._settings.drain_s)
         await self.holds.drain(self._settings.drain_s)
         await self.disk.close()
@@ -185,6 +187,10 @@ class Edge:
         routes.add("DELETE", "/pins/{network}/{cid}", transfers.delete_pin)
         routes.add("GET HEAD", "/healthz", health.healthz)
         routes.add("GET HEAD", "/readyz", health.readyz)
+        door = DoorHandlers(Fronts.of(self._settings.front_secret_file), self.door, self.captures)
+        routes.add("GET", "/door/authorize", door.authorize)
+        routes.add("GET", "/door/auth-request", door.auth_request)
+        routes.add("POST", "/door/captures", door.report)
         description = DescriptionHandlers(routes, self._settings.region)
         routes.add("GET HEAD", "/openapi.json", description.get_description)
         return routes

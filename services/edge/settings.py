@@ -11,6 +11,7 @@ from services.process.settings import (
     AfterValidator,
     ClientSettings,
     Field,
+    SecretFile,
     ServerSettings,
     SettingsConfigDict,
     model_validator,
@@ -113,6 +114,14 @@ class EdgeSettings(ServerSettings, ClientSettings):
         MEBIBYTE,
         ge=0,
         description="What is set aside for another proxy's delivery of unknown size.",
+    )
+    front_secret_file: SecretFile | None = Field(
+        None,
+        description="What nginx and Caddy before or beside this edge send in Tollmesh-Front. "
+        "Unset: /door is closed.",
+    )
+    capture_log: Path | None = Field(
+        None, description="The access log of nginx or Caddy that says what they sent: followed."
     )
     guest_tickets: int = Field(
         8192, gt=0, description="Deliveries of other proxies at once, those unreported included."

@@ -80,6 +80,17 @@ class LogFile:
         self._pause_s = pause_s
         self._tails: list[_Tail] = []
         self._looked_at = time.time()
+        self._following: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to follow, in the background."""
+        self._following = asyncio.create_task(self.follow())
+
+    async def stop(self) -> None:
+        """Ends it. What is in the log by then is read when the log is followed again."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
 
     async def follow(self) -> None:
         """Reads until it is cancelled."""

@@ -1,16 +1,24 @@
 """Lines of other servers' access logs: which ticket, and how many bytes were sent on it.
 
-Two formats, both one JSON object a line: what ``deploy/nginx/log.conf`` writes (``ticket`` and
-``sent_bytes``; an entry of ``/door/captures`` may be the same), and Caddy's access log (``size``
-beside ``resp_headers``, in which the ticket stands as Tollmesh-Ticket).
+Two formats, both one JSON object a line: what ``deploy/nginx/log.conf`` writes (an entry of
+``/door/captures`` may be the same), and Caddy's access log, in which the ticket stands among the
+answer's headers. Only answers with a status of success are paid: the error page of a server that
+could not deliver is nobody's purchase.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from typing import Any
 
-TICKET_HEADER = "Tollmesh-Ticket"
+import orjson
+
+from services.edge.door.tickets import meter_of
+
+TICKET, REQUEST = "Tollmesh-Ticket", "Tollmesh-Request"
+"""Headers by which Caddy's log tells a ticket, and its name for a request."""
+
+UPLOAD = "upload"
 
 
 class LineMalformedError(ValueError):
@@ -22,37 +30,53 @@ class Delivered:
     """What a line tells."""
 
     ticket: str
-    """Its text, as the other server got it."""
-    sent_bytes: int
-    """Of the answer's body, as that server counts them."""
+    """Its text, as the other server got it; empty when it got none, or no answer."""
+    request: str
+    """The other server's name for the request, as it told it to the door."""
+    total_bytes: int
+    """What is to be paid: of the answer's body, or received of an upload."""
 
 
-def delivered(line: bytes | str) -> Delivered | None:
-    """What a line tells; None when it is about a request without a ticket.
-
-    Raises LineMalformedError.
-    """
+def delivered(line: bytes | str) -> Delivered:
+    """What a line tells. Raises LineMalformedError."""
     try:
-        fields = json.loads(line)
-    except ValueError as error:  # UnicodeDecodeError is one
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
         raise LineMalformedError("not JSON") from error
     if not isinstance(fields, dict):
         raise LineMalformedError("not a JSON object")
-    if "ticket" in fields:
-        ticket, sent_bytes = fields["ticket"], fields.get("sent_bytes")
-    else:
-        ticket, sent_bytes = _header(fields), fields.get("size")
-    if not ticket:
-        return None
-    if not isinstance(ticket, str):
-        raise LineMalformedError("the ticket is not a text")
-    if not isinstance(sent_bytes, int) or isinstance(sent_bytes, bool) or sent_bytes < 0:
-        raise LineMalformedError("no count of bytes sent")
-    return Delivered(ticket, sent_bytes)
+    if "resp_headers" in fields:
+        fields = _of_caddy(fields)
+    ticket, request = fields.get("ticket", ""), fields.get("request", "")
+    if not isinstance(ticket, str) or not isinstance(request, str):
+        raise LineMalformedError("the ticket or the request is not a text")
+    status = fields.get("status", 200)
+    if not isinstance(status, int):
+        raise LineMalformedError("the status is not a number")
+    total = fields.get("received_bytes" if meter_of(ticket) == UPLOAD else "sent_bytes", 0)
+    if type(total) is not int or total < 0:
+        raise LineMalformedError("no count of bytes")
+    return Delivered(ticket, request, total if 200 <= status < 300 else 0)
 
 
-def _header(fields: dict[str, object]) -> object:
-    """The ticket among the answer's headers, as Caddy logs them: lists of values by name."""
-    headers = fields.get("resp_headers")
-    values = headers.get(TICKET_HEADER) if isinstance(headers, dict) else None
-    return values[0] if isinstance(values, list) and values else None
+def _of_caddy(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same in the words of our own format (Caddy's structured access log)."""
+    return {
+        "ticket": _first(fields["resp_headers"], TICKET),
+        "request": _first(fields["resp_headers"], REQUEST),
+        "status": fields.get("status"),
+        "sent_bytes": fields.get("size"),
+        "received_bytes": _length(fields.get("request")),
+    }
+
+
+def _length(request: object) -> int:
+    headers = request.get("headers") if isinstance(request, dict) else None
+    text = _first(headers, "Content-Length")
+    return int(text) if isinstance(text, str) and text.isdecimal() else 0
+
+
+def _first(headers: object, name: str) -> object:
+    """The value of a header in Caddy's form: lists of values by name."""
+    values = headers.get(name) if isinstance(headers, dict) else None
+    return values[0] if isinstance(values, list) and values else ""

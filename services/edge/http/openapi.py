@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from copy import copy
 
-from services.edge.http.descriptions import downloads, transfers
+from services.edge.http.descriptions import door, downloads, transfers
 from services.edge.http.descriptions.components import (
     HEADERS,
     PARAMETERS,
@@ -41,7 +41,7 @@ _OWN: Paths = {
         }
     }
 }
-_DESCRIBED: tuple[Paths, ...] = (_OWN, downloads.PATHS, transfers.PATHS)
+_DESCRIBED: tuple[Paths, ...] = (_OWN, door.PATHS, downloads.PATHS, transfers.PATHS)
 
 
 def described() -> dict[tuple[str, str], Json]:

@@ -47,6 +47,9 @@ PARAMETERS: Json = {
     "if-none-match": _parameter(
         "header", "If-None-Match", "304 if one of these ETags is the object's.", {"type": "string"}
     ),
+    "tollmesh-front": _parameter(
+        "header", "Tollmesh-Front", "This edge's secret.", {"type": "string"}, required=True
+    ),
     "download": _parameter(
         "query", "download", "Browsers save the object.", {"type": "string"}, allowEmptyValue=True
     ),
@@ -74,9 +77,13 @@ HEADERS: Json = {
     "ETag": _header("The CID, as a strong validator.", example=f'"{EXAMPLE_CID}"'),
     "Location": _header("The path of the object that was made."),
     "Retry-After": _header("In how many seconds a repetition may help.", _COUNT),
+    "Tollmesh-Account": _header("The account that pays."),
     "Tollmesh-Available": _header("What the account can spend besides, as far as is known."),
     "Tollmesh-Cost": _header("The price if all of the answer is sent."),
     "Tollmesh-Currency": _header("Of Tollmesh-Cost and Tollmesh-Available."),
+    "Tollmesh-Problem": _header("The problem document, for fronts that drop bodies."),
+    "Tollmesh-Status": _header("The status that the reader is to get."),
+    "Tollmesh-Ticket": _header("What the delivery is reported under."),
     "Vary": _header("The request headers that the answer depends on."),
     "WWW-Authenticate": _header("How to present a key (RFC 6750)."),
 }
@@ -116,6 +123,21 @@ SCHEMAS: Json = {
             "state": {"enum": _STATES},
             "amount": {"description": "What was paid.", **_COUNT},
             "currency": {"type": "string"},
+        },
+        "additionalProperties": False,
+    },
+    "Reported": {
+        "description": "What became of reports, in their order.",
+        "type": "object",
+        "required": ["outcomes"],
+        "properties": {
+            "outcomes": {
+                "type": "array",
+                "items": {
+                    "description": "settled, repeated, late, unknown, nothing, malformed: why",
+                    "type": "string",
+                },
+            }
         },
         "additionalProperties": False,
     },

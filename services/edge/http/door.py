@@ -1,0 +1,151 @@
+"""The door over HTTP: leave for requests that nginx, Caddy and the like serve, and their reports.
+
+``/door/authorize`` answers with the status that the reader should get (``forward_auth`` of Caddy
+and Traefik pass it on); ``/door/auth-request`` with 204, 401 or 403 and the rest in headers, for
+nginx's ``auth_request`` knows no other status and passes no body on. See docs/front-door.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from services.edge.door.captures import Captures
+from services.edge.door.door import Door
+from services.edge.door.log_lines import LineMalformedError
+from services.edge.door.requests import GuestRequest
+from services.edge.door.tickets import Ticket
+from services.edge.http.exchange import Exchange
+from services.edge.http.fronts import Fronts
+from services.edge.http.problems import Headers, Problem, problem
+from services.rpc.errors import InvalidArgumentError, ServiceError, ShuttingDownError
+
+MAX_REPORT_BYTES = 1024 * 1024
+_NUMBER = re.compile(r"[0-9]{1,18}").fullmatch
+_CLOSED_RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})").fullmatch
+_OURS = {b"content-type", b"content-length"}
+
+
+class DoorHandlers:
+    """Handlers of the paths under ``/door``: for fronts alone.
+
+    Args:
+        fronts: who they are.
+        door: admits.
+        captures: takes reports.
+    """
+
+    def __init__(self, fronts: Fronts, door: Door, captures: Captures) -> None:
+        self._fronts = fronts
+        self._door = door
+        self._captures = captures
+
+    async def authorize(self, exchange: Exchange) -> None:
+        """``GET /door/authorize``: 204 with a ticket, or the problem that the reader gets."""
+        self._fronts.check(exchange)
+        await self._answer(exchange, await self._admitted(exchange))
+
+    async def auth_request(self, exchange: Exchange) -> None:
+        """``GET /door/auth-request``: the same in the form that nginx passes on."""
+        self._fronts.check(exchange)
+        try:
+            ticket = await self._admitted(exchange)
+        except ServiceError as error:
+            exchange.log_fields["refused"] = error.reason_name()
+            refusal = problem(error, instance=exchange.request_id)
+            status = 401 if refusal.status == 401 else 403
+            await exchange.respond(status, _in_headers(refusal))
+        else:
+            await self._answer(exchange, ticket)
+
+    async def report(self, exchange: Exchange) -> None:
+        """``POST /door/captures``: log lines, one after the other; what became of each.
+
+        Idempotent: a line that was taken before is answered ``repeated`` and does nothing.
+        """
+        self._fronts.check(exchange)
+        outcomes = []
+        for line in (await _body(exchange)).splitlines():
+            try:
+                outcome = self._captures.take_line(line)
+                outcomes.append(outcome.value if outcome is not None else "nothing")
+            except LineMalformedError as error:
+                outcomes.append(f"malformed: {error}")
+        await exchange.respond_json(200, {"outcomes": outcomes})
+
+    async def _admitted(self, exchange: Exchange) -> Ticket:
+        request = _guest_request(exchange)
+        exchange.log_fields["guest"] = f"{request.method} {request.path.partition('?')[0]}"
+        ticket = await self._door.admit(self._fronts.reader(exchange), request)
+        if exchange.connection.lost or self._captures.is_abandoned(request.request_key):
+            # The reader left, and the front with it: nobody gets this ticket, or reports on it.
+            self._door.capture(ticket.id, 0, final=True)
+            raise ShuttingDownError("Nobody waits for the answer.")
+        return ticket
+
+    async def _answer(self, exchange: Exchange, ticket: Ticket) -> None:
+        exchange.log_fields["account_id"] = ticket.account_id
+        headers: Headers = [(b"cache-control", b"no-store")]
+        if ticket.id:
+            headers += [
+                (b"tollmesh-ticket", ticket.id.encode("ascii")),
+                (b"tollmesh-account", ticket.account_id.encode("ascii")),
+                (b"tollmesh-cost", b"%d" % ticket.amount),
+                (b"tollmesh-currency", ticket.currency.encode("ascii", "replace")),
+                (b"tollmesh-available", b"%d" % ticket.available),
+            ]
+        await exchange.respond(204, headers)
+
+
+def _guest_request(exchange: Exchange) -> GuestRequest:
+    """What the front says of the reader's request, in nginx's words or in Caddy's."""
+    headers = exchange.headers
+
+    def told(*names: str) -> str:
+        return next((headers[name] for name in names if headers.get(name)), "")
+
+    path = told("x-original-uri", "x-forwarded-uri")
+    if not path.startswith("/"):
+        raise InvalidArgumentError("X-Original-URI or X-Forwarded-Uri is to hold the path.")
+    return GuestRequest(
+        method=told("x-original-method", "x-forwarded-method") or "GET",
+        host=told("x-original-host", "x-forwarded-host"),
+        path=path,
+        request_key=told("tollmesh-request"),
+        estimate_bytes=_estimate(told("tollmesh-estimate"), headers.get("range", "")),
+        meter=told("tollmesh-meter"),
+    )
+
+
+def _estimate(stated: str, range_header: str) -> int | None:
+    """The most that will be sent, as far as that is known."""
+    if stated:
+        if not _NUMBER(stated):
+            raise InvalidArgumentError("Tollmesh-Estimate is not a number of bytes.")
+        return int(stated)
+    wanted = _CLOSED_RANGE(range_header)
+    if wanted is None:
+        return None
+    first, last = map(int, wanted.groups())
+    return last - first + 1 if first <= last else None
+
+
+def _in_headers(refusal: Problem) -> Headers:
+    """A problem for a front that drops bodies: status and document in headers."""
+    document = json.dumps(json.loads(refusal.body))  # ASCII alone
+    headers = [field for field in refusal.headers if field[0] not in _OURS]
+    return [
+        *headers,
+        (b"content-length", b"0"),
+        (b"tollmesh-status", b"%d" % refusal.status),
+        (b"tollmesh-problem", document.encode("ascii")),
+    ]
+
+
+async def _body(exchange: Exchange) -> bytes:
+    data = bytearray()
+    async for piece in exchange.body():
+        data += piece
+        if len(data) > MAX_REPORT_BYTES:
+            raise InvalidArgumentError(f"At most {MAX_REPORT_BYTES} bytes of lines at once.")
+    return bytes(data)

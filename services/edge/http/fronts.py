@@ -1,0 +1,47 @@
+"""Servers of the operator's own that stand before an edge, or ask it: trusted by a secret."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Self
+
+from services.edge.admission import Client
+from services.edge.http.exchange import Exchange
+from services.edge.http.problems import FrontUnknownError
+from services.process.settings import SecretFile
+
+
+class Fronts:
+    """Tells them from clients.
+
+    Args:
+        secret: what they send in Tollmesh-Front; None trusts nobody.
+    """
+
+    def __init__(self, secret: bytes | None) -> None:
+        self._secret = secret
+
+    @classmethod
+    def of(cls, file: SecretFile | None) -> Self:
+        """Those who know what is in a file. Raises OSError."""
+        return cls(None if file is None else file.read_bytes())
+
+    def sent(self, exchange: Exchange) -> bool:
+        """Whether a request comes from a front."""
+        shown = exchange.headers.get("tollmesh-front")
+        if shown is None or self._secret is None:
+            return False
+        return hmac.compare_digest(shown.encode("latin-1"), self._secret)
+
+    def check(self, exchange: Exchange) -> None:
+        """Raises FrontUnknownError unless the request comes from a front."""
+        if not self.sent(exchange):
+            raise FrontUnknownError
+
+    @staticmethod
+    def reader(exchange: Exchange) -> Client:
+        """Who asks the front, as the front says."""
+        headers = exchange.headers
+        address = headers.get("x-real-ip") or headers.get("x-forwarded-for", "").partition(",")[0]
+        known = exchange.client
+        return Client(known.credential, address.strip() or known.ip_address, known.user_agent)
