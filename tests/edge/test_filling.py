@@ -10,6 +10,7 @@ import pytest
 from services.chain.errors import NetworkUnavailableError, ObjectCorruptError
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
 from tests.support.fake_chain import CHUNK_BYTES
+from tests.support.multipart_body import parts_of
 
 MEBIBYTE = 1024 * 1024
 
@@ -68,6 +69,67 @@ async def test_a_range_of_what_has_arrived_does_not_wait_for_the_rest(
     world.chain.objects[cid].resume()
     assert (await whole).body == data
     assert world.chain.reads == [(cid, 0, 2 * MEBIBYTE)]
+
+
+async def test_several_ranges_wait_only_for_their_own_bytes(
+    world: World, edge: RunningEdge, tenant: Tenant
+) -> None:
+    data = some_bytes(2 * MEBIBYTE)
+    cid = world.chain.add(data)
+    world.chain.objects[cid].pause(at=MEBIBYTE)
+    whole = asyncio.create_task(edge.get(object_path(cid), tenant))
+    await until(lambda: edge.edge.fills.find(cid) is not None)
+    several = await edge.get(object_path(cid), tenant, Range="bytes=500000-500009,1000-1999")
+    parts = parts_of(several.headers["Content-Type"], several.body)
+    assert [part.body for part in parts] == [data[500_000:500_010], data[1000:2000]]
+    assert several.headers["Cache-Status"] == '"test"; fwd=uri-miss; collapsed'
+    headers = tenant.headers | {"Range": f"bytes=0-9,{MEBIBYTE}-{MEBIBYTE + 9}"}
+    async with edge.session.get(object_path(cid), headers=headers) as response:
+        assert data[:10] in await response.content.readuntil(data[:10]), "the other is not here"
+        assert not whole.done()
+        world.chain.objects[cid].resume()
+        assert data[MEBIBYTE : MEBIBYTE + 10] in await response.content.read()
+    assert (await whole).body == data
+    assert world.chain.reads == [(cid, 0, 2 * MEBIBYTE)]
+
+
+async def test_several_ranges_of_what_nobody_fetched_share_one_fetch(
+    world: World, edge: RunningEdge, tenant: Tenant
+) -> None:
+    data = some_bytes(2 * MEBIBYTE)
+    cid = world.chain.add(data)
+    several = await edge.get(object_path(cid), tenant, Range="bytes=0-9,500-509,900000-900009")
+    parts = parts_of(several.headers["Content-Type"], several.body)
+    assert [part.body for part in parts] == [data[:10], data[500:510], data[900_000:900_010]]
+    assert world.chain.reads == [(cid, 0, 2 * MEBIBYTE)], "not given up between two parts"
+
+
+async def test_of_several_ranges_those_far_ahead_are_read_by_themselves(
+    world: World, tenant: Tenant
+) -> None:
+    data = some_bytes(2 * MEBIBYTE)
+    cid = world.chain.add(data)
+    async with world.edge(range_gap_bytes=MEBIBYTE) as edge:
+        several = await edge.get(object_path(cid), tenant, Range="bytes=-10,0-9")
+        parts = parts_of(several.headers["Content-Type"], several.body)
+        assert [part.body for part in parts] == [data[-10:], data[:10]]
+        assert several.headers["Cache-Status"] == '"test"; fwd=bypass'
+    assert (cid, 2 * MEBIBYTE - 10, 10) in world.chain.reads
+
+
+async def test_a_failure_amid_several_ranges_breaks_off_after_what_was_right(
+    world: World, edge: RunningEdge, tenant: Tenant
+) -> None:
+    data = some_bytes(MEBIBYTE)
+    cid = world.chain.add(data)
+    world.chain.objects[cid].failures = [(700_000, ObjectCorruptError())]
+    headers = tenant.headers | {"Range": "bytes=0-9,699990-700009"}
+    async with edge.session.get(object_path(cid), headers=headers) as response:
+        assert response.status == 206
+        body = await response.content.readuntil(data[699_990:700_000])
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.content.read()
+    assert await tenant.paid_bytes() == [len(body)]
 
 
 async def test_a_range_far_ahead_is_read_by_itself(world: World, tenant: Tenant) -> None:

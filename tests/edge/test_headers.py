@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from email.message import Message
+import base64
+import hashlib
+import unicodedata
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tollmesh.chain.v1 import chain_pb2
 
 from services.edge.http.representation import content_disposition
-from tests.edge.conftest import RunningEdge, Tenant, World, object_path
+from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
+from tests.support.disposition_field import disposition_of
 from tests.support.fake_chain import NETWORK
 
 FINAL = "private, max-age=31536000, immutable"
@@ -133,10 +138,35 @@ async def test_no_file_acts_in_the_name_of_the_edge(
         ("100%.txt", "attachment; filename=\"100_.txt\"; filename*=UTF-8''100%25.txt"),
         ("\x00", 'attachment; filename="_"'),
         ("...", 'attachment; filename="file"'),
+        (
+            "\u2025\uff0fetc",
+            "attachment; filename=\"_etc\"; filename*=UTF-8''%E2%80%A5%EF%BC%8Fetc",
+        ),
     ],
 )
 def test_names_are_safe_in_headers_and_on_disks(name: str, header: str) -> None:
     assert content_disposition("attachment", name) == header.encode()
+
+
+@given(name=st.text(max_size=255))
+@settings(print_blob=True)
+def test_any_name_is_read_back_by_the_grammar_and_is_safe(name: str) -> None:
+    header = content_disposition("attachment", name)
+    assert len(header) < 4096
+    found = disposition_of(header.decode("ascii"))
+    assert found.kind == "attachment"
+    for each in (found.plain, found.name):
+        assert each
+        assert not set(each) & set("/\\")
+        assert not each.startswith(".")
+        assert not any(unicodedata.category(letter) in {"Cc", "Cf", "Cs"} for letter in each)
+    assert not set(found.plain) & set('"%'), "old clients take these for something else"
+    kept = not any(
+        letter in "/\\" or unicodedata.category(letter) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+        for letter in name
+    )
+    if kept and name and name.strip(". ") == name:
+        assert found.name == name
 
 
 @pytest.mark.parametrize("name", ["naïve résumé.pdf", "文件 名.txt", "emoji 🎉.png"])
@@ -144,12 +174,8 @@ async def test_unicode_names_arrive_whole(
     world: World, edge: RunningEdge, tenant: Tenant, name: str
 ) -> None:
     cid = world.chain.add(name.encode(), name=name)
-    message = Message()
     answer = await edge.get(object_path(cid), tenant)
-    message["Content-Disposition"] = answer.headers["Content-Disposition"].replace(
-        answer.headers["Content-Disposition"].split(";")[1] + ";", ""
-    )
-    assert message.get_filename() == name
+    assert disposition_of(answer.headers["Content-Disposition"]).name == name
 
 
 async def test_a_nameless_object_is_named_by_its_cid(
@@ -158,3 +184,67 @@ async def test_a_nameless_object_is_named_by_its_cid(
     cid = world.chain.add(b"hello", name="")
     answer = await edge.get(object_path(cid), tenant)
     assert answer.headers["Content-Disposition"] == f'inline; filename="{cid}"'
+
+
+def _digest(data: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+async def test_the_digest_of_the_whole_is_told_once_it_is_known(
+    world: World, edge: RunningEdge, tenant: Tenant
+) -> None:
+    data = some_bytes(100_000)
+    cid = world.chain.add(data)
+    first = await edge.get(object_path(cid), tenant)
+    assert "Repr-Digest" not in first.headers, "nobody has seen all the bytes yet"
+    await edge.cached(cid)
+    for method, fields in (
+        ("GET", {}),
+        ("HEAD", {}),
+        ("GET", {"Range": "bytes=0-9"}),
+        ("GET", {"Range": "bytes=0-9,20-29"}),
+        ("GET", {"Want_Repr_Digest": "sha-512=10"}),
+        ("GET", {"Want_Repr_Digest": "sha-512=10, sha-256=1"}),
+        ("GET", {"Want_Repr_Digest": "nonsense!"}),
+    ):
+        answer = await edge.get(object_path(cid), tenant, method, **fields)
+        assert answer.headers["Repr-Digest"] == _digest(data)
+    unwanted = await edge.get(object_path(cid), tenant, Want_Repr_Digest="sha-256=0")
+    assert "Repr-Digest" not in unwanted.headers
+
+
+async def test_the_digest_of_what_is_sent_is_told_to_who_wants_it(
+    world: World, edge: RunningEdge, tenant: Tenant
+) -> None:
+    data = some_bytes(300_000)
+    cid = world.chain.add(data)
+    for part, sent in (("bytes=0-999", data[:1000]), ("bytes=-1", data[-1:])):
+        answer = await edge.get(
+            object_path(cid), tenant, Range=part, Want_Content_Digest="sha-256=3"
+        )
+        assert answer.headers["Content-Digest"] == _digest(sent)
+    for fields in ({"Want_Content_Digest": "sha-256=0"}, {"Want_Content_Digest": "md5=1"}, {}):
+        answer = await edge.get(object_path(cid), tenant, Range="bytes=0-9", **fields)
+        assert "Content-Digest" not in answer.headers
+    whole = await edge.get(object_path(cid), tenant, Want_Content_Digest="sha-256=1")
+    assert "Content-Digest" not in whole.headers, "longer than what is at hand before the head"
+
+
+async def test_age_is_how_long_nobody_asked_the_network(world: World, tenant: Tenant) -> None:
+    final = world.chain.add(b"final")
+    new = world.chain.add(b"new", finality=chain_pb2.FINALITY_LATEST)
+    async with world.edge(finality_recheck_s=60.0) as edge:
+        for cid in (final, new):
+            miss = await edge.get(object_path(cid), tenant)
+            assert "Age" not in miss.headers, "it comes from the network"
+            await edge.cached(cid)
+            assert (await edge.get(object_path(cid), tenant)).headers["Age"] == "0"
+
+        async def age(cid: str) -> int:
+            return int((await edge.get(object_path(cid), tenant)).headers["Age"])
+
+        async def is_older() -> bool:
+            return await age(new) > 0
+
+        await until(is_older)
+        assert await age(final) == 0, "what is final stays true"
