@@ -42,7 +42,7 @@ class Exchange:
         self.headers: dict[str, str] = _joined(scope["headers"])
         """Header fields by lower-case name; the values of a repeated one joined by commas."""
         self.cors: Headers = []
-        """What every answer tells browsers of pages that may read it."""
+        """What every answer tells browsers of pages that may read it, unless it says so itself."""
         self.status = 0
         """Of the answer; 0 until it begins."""
         self.sent_bytes = 0
@@ -93,7 +93,8 @@ class Exchange:
         self.status = status
         if not dated:
             headers.append((b"date", _date(int(time.time()))))
-        headers.extend(self.cors)
+        if not any(name == b"access-control-allow-origin" for name, _ in headers):
+            headers.extend(self.cors)
         if self.request_id:
             headers.append((b"x-request-id", self.request_id.encode("ascii")))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

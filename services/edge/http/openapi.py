@@ -6,10 +6,12 @@ a new module, write ``services/edge/http/descriptions/NAME.py`` and add it to ``
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from copy import copy
 
+from services.edge.http.conditions import not_modified
 from services.edge.http.descriptions import door, downloads, transfers
 from services.edge.http.descriptions.components import (
     HEADERS,
@@ -105,16 +107,24 @@ class DescriptionHandlers:
         self._routes = routes
         self._title = f"Tollmesh edge {region}"
         self._body = b""
+        self._tag = ""
 
     async def get_description(self, exchange: Exchange) -> None:
         """``/openapi.json``."""
         if not self._body:
             self._body = json.dumps(document(self._routes, self._title)).encode()
+            self._tag = hashlib.sha256(self._body).hexdigest()[:32]
         headers: Headers = [
+            (b"cache-control", b"no-cache"),
+            (b"etag", b'"%b"' % self._tag.encode("ascii")),
+            (b"access-control-allow-origin", b"*"),
+        ]
+        if not_modified(exchange.headers, self._tag):
+            await exchange.respond(304, headers)
+            return
+        headers += [
             (b"content-type", MEDIA_TYPE),
             (b"content-length", b"%d" % len(self._body)),
-            (b"cache-control", b"no-cache"),
-            (b"access-control-allow-origin", b"*"),
             NO_SNIFF,
         ]
         await exchange.respond(200, headers, self._body)
