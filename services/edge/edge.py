@@ -13,6 +13,7 @@ from services.edge.cache.disk import DiskCache
 from services.edge.cache.memory import MokaCache, bytes_weight
 from services.edge.delivery import Sources
 from services.edge.door.captures import Captures
+from services.edge.door.envoy.servicers import envoy_servicers
 from services.edge.door.opening import open_door
 from services.edge.downloads import Downloads
 from services.edge.fill import Fills
@@ -105,7 +106,7 @@ class Edge:
         )
         self.grpc = Server(
             listen=settings.grpc_listen,
-            servicers=[self._servicer()],
+            servicers=self._servicers(),
             tls=tls,
             limits=Limits(settings.max_concurrent_calls, settings.max_message_bytes),
             drain_s=settings.drain_s,
@@ -151,6 +152,10 @@ class Edge:
         await self.door.close(self._settings.drain_s)
         await self.holds.drain(self._settings.drain_s)
         await self.disk.close()
+
+    def _servicers(self) -> list[object]:
+        keep = self._settings.keep_credentials
+        return [self._servicer(), *envoy_servicers(self.door, keep_credentials=keep)]
 
     def _servicer(self) -> EdgeServicer:
         return EdgeServicer(

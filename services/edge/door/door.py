@@ -18,7 +18,7 @@ from services.edge.background import start
 from services.edge.door.late import LateReports
 from services.edge.door.open_tickets import Key, OpenTickets
 from services.edge.door.requests import GuestRequest, SizeOf, Terms
-from services.edge.door.tickets import FREE, Ticket
+from services.edge.door.tickets import Ticket, free_ticket
 from services.edge.payments import Payments
 
 _LONGEST_KEY = 512
@@ -170,7 +170,7 @@ class Door:
     def _taken(self, caller: Caller, request: GuestRequest, terms: Terms) -> Ticket | None:
         """A ticket that was given before, or is free, or paid out of a lease."""
         if not terms.meter:
-            return FREE
+            return free_ticket(caller.account_id)
         key = _key(request)
         if key is not None:
             known = self._tickets.known(key, caller.account_id)

@@ -41,8 +41,9 @@ class Ticket:
     """When the delivery must have been reported, on the clock of ``time.monotonic``."""
 
 
-FREE = Ticket("", "", 0, "", 0, float("inf"))
-"""For requests that cost nothing: there is nothing to report."""
+def free_ticket(account_id: str) -> Ticket:
+    """For a request that costs nothing: there is nothing to report, so it has no id."""
+    return Ticket("", account_id, 0, "", 0, float("inf"))
 
 
 class Stub(NamedTuple):

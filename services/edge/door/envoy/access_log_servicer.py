@@ -1,0 +1,59 @@
+"""Envoy's access log: how many bytes of each answer it sent, while it sends and at the end.
+
+What counts: bytes of the body that Envoy has handed to its connection with the reader, of answers
+with a status of success; of uploads, bytes of the body that it has received. Headers and framing
+are not counted, and neither is an error page: nobody asked for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from tollmesh.envoy.v3 import access_log_pb2 as pb
+from tollmesh.envoy.v3 import access_log_pb2_grpc as pb_grpc
+
+from services.edge.door.door import Door
+from services.edge.door.envoy.authorization_servicer import TICKET_FIELD
+from services.edge.door.tickets import meter_of
+
+FILTER = "envoy.filters.http.ext_authz"
+"""Under whose name the ticket stands in an entry's metadata."""
+
+
+class AccessLogServicer(pb_grpc.AccessLogServiceServicer):
+    """Takes reports. Args: door: captures."""
+
+    served_as = "envoy.service.accesslog.v3.AccessLogService"
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    async def StreamAccessLogs(
+        self, request_iterator: AsyncIterator[pb.StreamAccessLogsRequest], context: object
+    ) -> pb.StreamAccessLogsResponse:
+        """Takes entries as long as Envoy sends any."""
+        del context
+        async for request in request_iterator:
+            for entry in request.http_logs.log_entry:
+                self._take(entry)
+        return pb.StreamAccessLogsResponse()
+
+    def _take(self, entry: pb.HttpEntry) -> None:
+        common = entry.common_properties
+        found = common.metadata.filter_metadata.get(FILTER)
+        if found is None:
+            return
+        ticket_id = found.fields[TICKET_FIELD].string_value
+        if ticket_id:
+            final = not common.intermediate_log_entry
+            self._door.capture(ticket_id, sent_bytes(ticket_id, entry), final=final)
+
+
+def sent_bytes(ticket_id: str, entry: pb.HttpEntry) -> int:
+    """What is to be paid of a request so far."""
+    response = entry.response
+    if not 200 <= response.response_code.value < 300:
+        return 0
+    if meter_of(ticket_id) == "upload":
+        return entry.request.request_body_bytes
+    return response.response_body_bytes
