@@ -74,6 +74,19 @@ def credential_of(headers: Mapping[str, str]) -> str:
     return headers.get("x-api-key", "-" if authorization else "").strip()
 
 
+class Place:
+    """A place among an account's requests in flight."""
+
+    __slots__ = ("is_ours",)
+
+    def __init__(self) -> None:
+        self.is_ours = True
+
+    def hand_over(self) -> None:
+        """From now on somebody else vacates it."""
+        self.is_ours = False
+
+
 class Admission:
     """Authorises, and counts each account's requests in flight.
 
@@ -123,13 +136,15 @@ class Admission:
         return None
 
     @contextmanager
-    def slot(self, caller: Caller) -> Iterator[None]:
+    def slot(self, caller: Caller) -> Iterator[Place]:
         """A place among the account's requests in flight. Raises RateLimitedError."""
         self.occupy(caller)
+        place = Place()
         try:
-            yield
+            yield place
         finally:
-            self.vacate(caller)
+            if place.is_ours:
+                self.vacate(caller)
 
     def occupy(self, caller: Caller) -> None:
         """Takes a place as ``slot`` does; ``vacate`` gives it back."""

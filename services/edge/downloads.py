@@ -88,7 +88,7 @@ class Downloads:
             return
         length = sum(len(part.before) + part.length for part in parts) + len(after)
         source = await self._sources.held(info)
-        usage = _usage(caller, key, length, hit=source is not None)
+        usage = usage_of(caller, key, length, hit=source is not None)
         payment = self._payments.take(usage) or await self._payments.reserve(usage)
         try:
             hit = source is not None
@@ -132,7 +132,8 @@ class Downloads:
         yield after
 
 
-def _usage(caller: Caller, key: ObjectKey, length: int, *, hit: bool) -> Usage:
+def usage_of(caller: Caller, key: ObjectKey, length: int, *, hit: bool) -> Usage:
+    """What a download of so many bytes is to be paid for as."""
     result = credits_pb.CACHE_RESULT_HIT if hit else credits_pb.CACHE_RESULT_MISS
     return Usage(caller.account_id, METER, length, str(key), result)
 

@@ -18,6 +18,7 @@ from services.edge.door.opening import open_door
 from services.edge.downloads import Downloads
 from services.edge.fill import Fills
 from services.edge.holds import Holds
+from services.edge.http.accel import Accelerator
 from services.edge.http.application import Application
 from services.edge.http.cors import Cors
 from services.edge.http.door import DoorHandlers
@@ -78,7 +79,7 @@ class Edge:
         )
         self.admission = Admission(services.auth, settings.region)
         self.lookup = ObjectLookup(self.origin, disk, recheck_s=settings.finality_recheck_s)
-        sources = Sources(
+        self._sources = Sources(
             self.memory,
             disk,
             self.fills,
@@ -89,7 +90,7 @@ class Edge:
         self.payments = Payments(self.holds)
         self.door = open_door(settings, self.admission, self.payments, ledger, disk)
         self.captures = Captures(self.door, settings.capture_log, settings.cache_dir)
-        self.downloads = Downloads(self.payments, sources)
+        self.downloads = Downloads(self.payments, self._sources)
         self.uploads = Uploads(self.holds, self.origin, max_bytes=settings.max_upload_bytes)
         self.pins = Pins(
             catalog, disk, self.fills, self.lookup, self.holds, max_bytes=settings.pin_bytes
@@ -170,10 +171,22 @@ class Edge:
 
     def _routes(self) -> Routes:
         network = self._settings.default_network
+        fronts = Fronts.of(self._settings.front_secret_file)
+        accelerator = Accelerator(
+            fronts,
+            self.door,
+            self.captures,
+            self.payments,
+            self._sources,
+            self.disk,
+            prefix=self._settings.accel_prefix,
+            region=self._settings.region,
+        )
         downloads = DownloadHandlers(
             self.admission,
             self.lookup,
             self.downloads,
+            accelerator,
             region=self._settings.region,
             default_network=network,
         )
@@ -192,7 +205,7 @@ class Edge:
         routes.add("DELETE", "/pins/{network}/{cid}", transfers.delete_pin)
         routes.add("GET HEAD", "/healthz", health.healthz)
         routes.add("GET HEAD", "/readyz", health.readyz)
-        door = DoorHandlers(Fronts.of(self._settings.front_secret_file), self.door, self.captures)
+        door = DoorHandlers(fronts, self.door, self.captures)
         routes.add("GET", "/door/authorize", door.authorize)
         routes.add("GET", "/door/auth-request", door.auth_request)
         routes.add("POST", "/door/captures", door.report)

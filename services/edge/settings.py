@@ -120,6 +120,12 @@ class EdgeSettings(ServerSettings, ClientSettings):
         description="What nginx and Caddy before or beside this edge send in Tollmesh-Front. "
         "Unset: /door is closed.",
     )
+    accel_prefix: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*/?$",
+        description="Where an nginx before this edge has cache_dir/objects/, such as "
+        "/tollmesh-cache/: it sends hits by itself. Unset: it does not.",
+    )
     capture_log: Path | None = Field(
         None, description="The access log of nginx or Caddy that says what they sent: followed."
     )
@@ -137,6 +143,12 @@ class EdgeSettings(ServerSettings, ClientSettings):
                 f"{self.variable('pin_bytes')}: must be at most {self.variable('disk_bytes')}: "
                 "what is pinned is a part of the disk tier"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _front_is_known(self) -> Self:
+        if self.accel_prefix and self.front_secret_file is None:
+            raise ValueError("accel_prefix needs front_secret_file")
         return self
 
     def grpc_address(self) -> str:

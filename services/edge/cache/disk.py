@@ -29,6 +29,7 @@ from services.edge.cache.files import (
     shelf_of,
     sweep,
 )
+from services.edge.cache.loans import Loans
 from services.edge.cache.order import WorthOrder
 from services.edge.objects import ObjectInfo, ObjectKey
 from services.process.logs import get_logger
@@ -90,6 +91,8 @@ class DiskCache:
         self._kept_open: OrderedDict[str, Mapping] = OrderedDict()
         self._opening: dict[str, asyncio.Future[Mapping | None]] = {}
         self._room = asyncio.Lock()
+        self.loans = Loans()
+        """What other programs send of it."""
         self._lock_fd = -1
 
     async def open(self) -> None:
@@ -154,6 +157,27 @@ class DiskCache:
         """Notes a hit, if the object is here: what is used is forgotten last."""
         if cid in self._stored:
             self._order.use(cid)
+
+    def file_of(self, cid: str) -> str | None:
+        """An object's file, under ``objects/``, for others to open; a hit, like any.
+
+        None when it is not here, or was not checked yet after an unclean stop.
+        """
+        stored = self._stored.get(cid)
+        if stored is None or cid in self._unchecked:
+            return None
+        self._order.use(cid)
+        return f"{shelf_of(Path(), stored.file)}/{stored.file}"
+
+    async def check(self, cid: str) -> None:
+        """Forgets an object whose file is gone: somebody removed it."""
+        stored = self._stored.get(cid)
+        if stored is None:
+            return
+        path = shelf_of(self._objects, stored.file) / stored.file
+        if not await self._run(path.exists) and self._stored.get(cid) is stored:
+            log.error("cache_file_gone", cid=cid)
+            await self._drop(cid)
 
     async def mapping(self, cid: str) -> Mapping | None:
         """An object's bytes; None when it is not here, or turns out to be damaged."""
@@ -265,7 +289,7 @@ class DiskCache:
         return True
 
     def _is_spared(self, cid: str) -> bool:
-        if cid in self._pinned:
+        if cid in self._pinned or cid in self.loans:
             return True
         self._kept_open.pop(cid, None)
         return cid in self._mappings or cid in self._opening

@@ -19,7 +19,8 @@ from services.edge.door.late import LateReports
 from services.edge.door.open_tickets import Key, OpenTickets
 from services.edge.door.requests import GuestRequest, SizeOf, Terms
 from services.edge.door.tickets import Ticket, free_ticket
-from services.edge.payments import Payments
+from services.edge.holds import Usage
+from services.edge.payments import Payment, Payments
 
 _LONGEST_KEY = 512
 
@@ -134,6 +135,15 @@ class Door:
         if final:
             self._tickets.settle_late(stub, sent_bytes, self._late)
         return CaptureOutcome.LATE
+
+    def give(self, caller: Caller, usage: Usage, payment: Payment, request_key: str) -> Ticket:
+        """A ticket for what was admitted and set aside elsewhere on this edge.
+
+        It has the caller's place among its requests in flight from now on. Raises OverloadedError;
+        the payment is settled then.
+        """
+        key = ("", request_key[:_LONGEST_KEY]) if request_key else None
+        return self._tickets.give(caller, usage, payment, key)
 
     def ticket_of(self, node: str, request_key: str) -> str:
         """The open ticket of a request that its proxy named; empty when there is none."""

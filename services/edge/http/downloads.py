@@ -6,8 +6,9 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from services.edge.admission import DOWNLOAD, Admission, Caller
+from services.edge.admission import DOWNLOAD, Admission, Caller, Place
 from services.edge.downloads import Download, Downloads, Part
+from services.edge.http.accel import Accelerator, FrontOrder, ticket_header
 from services.edge.http.conditions import not_modified
 from services.edge.http.digests import content_digest, preference
 from services.edge.http.exchange import Exchange
@@ -35,6 +36,7 @@ class DownloadHandlers:
         admission: who may.
         lookup: what is known of objects.
         downloads: the bytes, paid for.
+        accelerator: for requests that come through nginx.
         region: how this edge is called in Cache-Status.
         default_network: for the paths that name none.
     """
@@ -44,6 +46,7 @@ class DownloadHandlers:
         admission: Admission,
         lookup: ObjectLookup,
         downloads: Downloads,
+        accelerator: Accelerator,
         *,
         region: str,
         default_network: str,
@@ -51,6 +54,7 @@ class DownloadHandlers:
         self._admission = admission
         self._lookup = lookup
         self._downloads = downloads
+        self._accelerator = accelerator
         self._region = region
         self._default_network = default_network
 
@@ -67,9 +71,10 @@ class DownloadHandlers:
         await self._get(exchange, self._default_network, cid, "attachment")
 
     async def _get(self, exchange: Exchange, network: str, cid: str, disposition: str) -> None:
-        caller = await self._admission.authorize(exchange.client, DOWNLOAD, f"{network}/{cid}")
+        client = self._accelerator.reader(exchange)
+        caller = await self._admission.authorize(client, DOWNLOAD, f"{network}/{cid}")
         exchange.log_fields["account_id"] = caller.account_id
-        with self._admission.slot(caller):
+        with self._admission.slot(caller) as place:
             key = ObjectKey.parse(network, cid)
             info = await self._lookup.find(key)
             if not_modified(exchange.headers, cid):
@@ -83,11 +88,12 @@ class DownloadHandlers:
                     200, [*described, (b"content-length", b"%d" % info.size_bytes)]
                 )
                 return
-            await self._send(exchange, caller, key, info, described)
+            await self._send(exchange, place, caller, key, info, described)
 
     async def _send(
         self,
         exchange: Exchange,
+        place: Place,
         caller: Caller,
         key: ObjectKey,
         info: ObjectInfo,
@@ -95,15 +101,21 @@ class DownloadHandlers:
     ) -> None:
         """Sends what is asked for: the whole, a part, or several."""
         body = _asked(exchange, key, info, described)
-        async with self._downloads.open_parts(
-            caller, key, info, body.parts, body.closing
-        ) as download:
+        downloads = self._downloads
+        if body.parts and self._accelerator.delivers(exchange):
+            order = FrontOrder(exchange, place, caller, key, info)
+            if await self._accelerator.hand_over(order, body.parts, body.headers):
+                return
+            downloads = self._accelerator.downloads(order)
+        opened = downloads.open_parts(caller, key, info, body.parts, body.closing)
+        async with opened as download:
             headers = [
                 *body.headers,
                 (b"content-length", b"%d" % download.length),
                 cache_status(self._region, hit=download.hit, detail=download.detail),
                 *([age(info)] if download.hit else []),
                 *cost(download.payment),
+                *ticket_header(download.payment),
             ]
             exchange.log_fields["cache"] = "hit" if download.hit else "miss"
             await _deliver(exchange, download, body.status, headers)
