@@ -4,13 +4,16 @@ What a download costs is decided here, so this says what is counted:
 
 - Bytes that the kernel accepted count as sent, once they left this process's buffers.
 - When the connection breaks (the client went away), only the bytes count that the client's side
-  acknowledged, where the kernel tells (Linux, no TLS); elsewhere those accepted by the kernel when
-  the last piece was written. What lay in socket buffers is not paid for.
+  acknowledged, where the kernel tells (Linux): to the byte without TLS, and with it to a few
+  thousand, for records and the end of the handshake are counted too. Elsewhere those count that
+  were accepted by the kernel when the last piece was written. What lay in socket buffers is not
+  paid for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from typing import Any
@@ -19,6 +22,9 @@ from typing import Any
 _BYTES_ACKED = struct.Struct("<Q")
 _BYTES_ACKED_AT = 120
 _TCP_INFO_BYTES = 128
+# TLS 1.3 (RFC 8446, section 5.2): the contents of a full record, and what AES-GCM adds to them. A
+# little more is added to smaller ones and by TLS 1.2, so what is counted is never too little.
+_RECORD_BYTES, _RECORD_EXTRA_BYTES = 16_384, 22
 
 
 class Connection:
@@ -32,6 +38,10 @@ class Connection:
         self._written = 0
         self._gone = 0
         """The least that is known to have left this process."""
+        self._has_tls = transport.get_extra_info("sslcontext") is not None
+        self._tls_socket = _own_socket(transport) if self._has_tls else None
+        self._before_tls = _acknowledged_by_peer(self._tls_socket)
+        """What the handshake took of what the kernel counts."""
         self.lost = False
         """Whether the connection has ended, or is ending."""
         self.ended = asyncio.Event()
@@ -70,7 +80,8 @@ class Connection:
             # The protocol is told when the buffer has been above the limit and is empty again.
             self._transport.set_write_buffer_limits(high=0)
             await self._drained.wait()
-            self._transport.set_write_buffer_limits()
+            if not self.lost:
+                self._transport.set_write_buffer_limits()
 
     def drained(self) -> None:
         """Takes note that the transport's buffer is empty enough again."""
@@ -97,20 +108,48 @@ class Connection:
     def end(self, error: Exception | None) -> None:
         """Takes note that the connection has ended; ``error`` is why, None for an orderly end."""
         if not self.lost:
-            self._gone = self._written if error is None else self._acknowledged()
+            # Over TLS also a reader that went away may end the connection in order.
+            is_whole = error is None and not self._has_tls
+            self._gone = self._written if is_whole else self._acknowledged()
             self.lost = True
+        if self._tls_socket is not None:
+            self._tls_socket.close()
         self.ended.set()
         self._drained.set()
 
     def _acknowledged(self) -> int:
         """What the client's side has; to be asked before the socket is closed."""
-        if self._transport.get_extra_info("sslcontext") is not None:
+        if self._has_tls:
+            return self._acknowledged_over_tls()
+        acknowledged = _acknowledged_by_peer(self._transport.get_extra_info("socket"))
+        return self._gone if acknowledged is None else min(acknowledged, self._written)
+
+    def _acknowledged_over_tls(self) -> int:
+        acknowledged = _acknowledged_by_peer(self._tls_socket)
+        if acknowledged is None or self._before_tls is None:
             return self._gone
-        try:
-            info = self._transport.get_extra_info("socket").getsockopt(
-                socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES
-            )
-            (acknowledged,) = _BYTES_ACKED.unpack_from(info, _BYTES_ACKED_AT)
-        except (OSError, AttributeError, struct.error):
-            return self._gone
-        return min(int(acknowledged), self._written)
+        records = max(0, acknowledged - self._before_tls)
+        contents = records * _RECORD_BYTES // (_RECORD_BYTES + _RECORD_EXTRA_BYTES)
+        return min(contents, self._written)
+
+
+def _own_socket(transport: asyncio.Transport) -> socket.socket | None:
+    """A socket of the same connection, for asking after the transport has closed its own.
+
+    With TLS a protocol is told of the end only then. It has to be closed, or the end is not sent.
+    """
+    found = transport.get_extra_info("socket")
+    try:
+        return socket.socket(fileno=os.dup(found.fileno()))
+    except (OSError, AttributeError):
+        return None
+
+
+def _acknowledged_by_peer(connection: Any) -> int | None:  # noqa: ANN401 (uvloop's are no sockets)
+    """The bytes that the other side of a connection has; None where the kernel does not tell."""
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        (acknowledged,) = _BYTES_ACKED.unpack_from(info, _BYTES_ACKED_AT)
+    except (OSError, AttributeError, struct.error):
+        return None
+    return int(acknowledged)
