@@ -13,7 +13,10 @@ from aiohttp import web
 
 @dataclass
 class FileServer:
-    """A server that runs; what is put into ``directory`` is served, with ranges."""
+    """A server that runs; what is put into ``directory`` is served, with ranges.
+
+    A file has any number of names: what stands behind a ``*`` in its path is ignored.
+    """
 
     directory: Path
     address: str = ""
@@ -36,7 +39,7 @@ class FileServer:
             return web.Response(status=503, text="not now")
         if request.method not in {"GET", "HEAD"}:
             return web.Response(status=201, text=str(len(await request.read())))
-        path = self.directory / request.match_info["name"]
+        path = self.directory / request.match_info["name"].partition("*")[0]
         return web.FileResponse(path) if path.exists() else web.Response(status=404, text="no file")
 
 

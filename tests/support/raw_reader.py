@@ -60,11 +60,19 @@ class RawReader:
         deadline, since, before = time.monotonic() + _DEADLINE_S, time.monotonic(), -1
         while time.monotonic() - since < _SETTLED_S:
             assert time.monotonic() < deadline, "bytes kept arriving"
-            unread = struct.unpack("i", fcntl.ioctl(self._socket, termios.FIONREAD, b"\0" * 4))[0]
+            unread = self._unread()
             if unread != before:
                 since, before = time.monotonic(), unread
             time.sleep(0.01)
         return self.body_bytes + len(self._pending) + before
+
+    def arrived_so_far(self) -> int:
+        """As ``arrived``, at this moment."""
+        return self.body_bytes + len(self._pending) + self._unread()
+
+    def _unread(self) -> int:
+        unread: int = struct.unpack("i", fcntl.ioctl(self._socket, termios.FIONREAD, b"\0" * 4))[0]
+        return unread
 
     def close(self, *, reset: bool = False) -> None:
         """Goes away, politely or not."""

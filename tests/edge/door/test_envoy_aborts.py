@@ -1,0 +1,82 @@
+"""Downloads through Envoy that are broken off at random points: never free, never double.
+
+What is captured is what Envoy handed to the reader's connection. That is all that reached the
+reader's machine, and at most IN_FLIGHT beyond it: what the kernel holds unsent (by the deployed
+TCP_NOTSENT_LOWAT), what is on its way (the reader's receive window), and what Envoy had buffered
+(its limit, and one more slice of the upstream).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.edge.conftest import RunningEdge, Tenant, World, some_bytes, until
+from tests.edge.door.paid import captured_by_path
+from tests.support.envoy_proxy import EnvoyProxy
+from tests.support.file_server import FileServer
+from tests.support.http2_peer import Http2Peer
+from tests.support.ledger_audit import audit_account
+from tests.support.raw_reader import RawReader
+
+SIZE = 1024 * 1024
+BY_HTTP1, BY_HTTP2 = 800, 200
+UNSENT, BUFFERED, SLICE = 128 * 1024, 64 * 1024, 64 * 1024
+RECEIVE_WINDOW = 128 * 1024  # the kernel takes SO_RCVBUF, 64 KiB, twice
+IN_FLIGHT = UNSENT + RECEIVE_WINDOW + BUFFERED + SLICE
+
+
+async def test_downloads_that_are_broken_off_pay_for_what_was_sent(
+    world: World,
+    edge: RunningEdge,
+    proxy: EnvoyProxy,
+    files: FileServer,
+    tenant: Tenant,
+    dice: random.Random,
+) -> None:
+    path = files.add("film", some_bytes(SIZE))
+    loop = asyncio.get_running_loop()
+    received: dict[str, int] = {}
+
+    def break_off(name: str, at: int) -> None:
+        reader = RawReader("127.0.0.1", proxy.port)
+        try:
+            reader.request(name, tenant.headers)
+            reader.read(at)
+            received[name] = reader.arrived_so_far()
+        finally:
+            reader.close(reset=at % 2 == 0)
+
+    with ThreadPoolExecutor(16) as threads:
+        points = [(f"{path}*{number}", dice.randrange(SIZE + 1)) for number in range(BY_HTTP1)]
+        await asyncio.gather(
+            *(loop.run_in_executor(threads, break_off, name, at) for name, at in points)
+        )
+    for start in range(BY_HTTP1, BY_HTTP1 + BY_HTTP2, 10):
+        names = [f"{path}*{number}" for number in range(start, start + 10)]
+        received |= await _broken_off_by_http2(proxy, tenant, names, dice)
+    await until(lambda: not edge.edge.door.open_tickets, "all are reported")
+    audit = await audit_account(world.credits, tenant.account_id, until_settled=True)
+    captured = captured_by_path(audit, "edge")
+    assert captured.keys() == received.keys(), "each is paid once"
+    beyond = {name: captured[name] - got for name, got in received.items()}
+    print(f"beyond what was received: at most {max(beyond.values())} bytes")  # noqa: T201 (a figure)
+    assert min(beyond.values()) >= 0, "nothing that was received is free"
+    assert max(beyond.values()) <= IN_FLIGHT, "nothing is paid that was not sent"
+
+
+async def _broken_off_by_http2(
+    proxy: EnvoyProxy, tenant: Tenant, names: list[str], dice: random.Random
+) -> dict[str, int]:
+    """Streams of one connection, each reset at some point; what was received of each."""
+    received = {}
+    async with Http2Peer.connected(proxy.address) as peer:
+        for name in names:
+            headers = {":method": "GET", ":scheme": "http", ":path": name, ":authority": "edge"}
+            stream = await peer.start({**headers, "x-api-key": tenant.key}, end=True)
+            answer = await peer.until_body(stream, dice.randrange(SIZE + 1))
+            received[name] = len(answer.body)
+            if not answer.ended:
+                peer.reset(stream)
+    return received
