@@ -78,6 +78,11 @@ test: $(NODE_ALL) $(DEBIAN_ALL) ## every check: layout, lint, types, protos, uni
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest -m "not fdb"
 
+.PHONY: test-http
+test-http: $(NODE_ALL) ## the public suite for HTTP caches and REDbot against origins; HTTP_SUITE=directory for another copy
+	@$(BIN)/python -m pytest tests/edge/origins/test_cache_suite.py tests/edge/origins/test_redbot.py -q -s -o log_cli=false \
+		$(if $(HTTP_SUITE),--http-suite $(HTTP_SUITE)) $(if $(HTTP_TEST),--http-test $(HTTP_TEST))
+
 .PHONY: lint
 lint: $(PROGRAMS) ## ruff, rules and format
 	@$(BIN)/ruff check .
@@ -125,6 +130,10 @@ bench-fdb: $(PROGRAMS) ## a hot account on the cluster of FDB_CLUSTER_FILE, besi
 .PHONY: chaos
 chaos: $(PROGRAMS) ## kill the credit service 50 times under load and account for every debit
 	@$(BIN)/python -m pytest tests/mesh/test_chaos.py --chaos-kills 50 -s
+
+.PHONY: chaos-edge
+chaos-edge: $(PROGRAMS) ## kill an edge 50 times under load; take each service away for 30 s
+	@$(BIN)/python -m pytest tests/edge/robust/test_kills.py tests/edge/robust/test_outages.py --edge-kills 50 --outage-s 30 -s
 
 .PHONY: soak
 soak: $(PROGRAMS) ## prove the ledger with new seeds for SOAK_SECONDS (300): histories, kills, simulations, the model

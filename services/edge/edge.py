@@ -33,6 +33,7 @@ from services.edge.journal import Journal
 from services.edge.ledger import Ledger
 from services.edge.lookup import ObjectLookup
 from services.edge.origin import Origin
+from services.edge.origins.opening import open_origins
 from services.edge.payments import Payments
 from services.edge.pins import Pins
 from services.edge.servicer import EdgeServicer
@@ -90,6 +91,7 @@ class Edge:
         self.payments = Payments(self.holds)
         self.door = open_door(settings, self.admission, self.payments, ledger, disk)
         self.captures = Captures(self.door, settings.capture_log, settings.cache_dir)
+        self.origins = open_origins(settings, self.admission, self.payments)
         self.downloads = Downloads(self.payments, self._sources)
         self.uploads = Uploads(self.holds, self.origin, max_bytes=settings.max_upload_bytes)
         self.pins = Pins(
@@ -98,7 +100,6 @@ class Edge:
         self._is_ready = False
         self._intake = Intake(settings.max_concurrent_calls)
         self._application = Application(self._routes(), Cors(settings.cors_origins), self._intake)
-        tls = ServerTls.of(settings)
         self.http = HttpServer(
             self._application,
             listen=settings.listen,
@@ -108,7 +109,7 @@ class Edge:
         self.grpc = Server(
             listen=settings.grpc_listen,
             servicers=self._servicers(),
-            tls=tls,
+            tls=ServerTls.of(settings),
             limits=Limits(settings.max_concurrent_calls, settings.max_message_bytes),
             drain_s=settings.drain_s,
         )
@@ -148,6 +149,8 @@ class Edge:
         self._intake.close()
         await asyncio.gather(self.http.drain(), self.grpc.drain())
         self._intake.flush()
+        if self.origins is not None:
+            await self.origins.close()
         await self.fills.close()
         await self.captures.stop()
         await self.door.close(self._settings.drain_s)
@@ -209,6 +212,8 @@ class Edge:
         routes.add("GET", "/door/authorize", door.authorize)
         routes.add("GET", "/door/auth-request", door.auth_request)
         routes.add("POST", "/door/captures", door.report)
+        if self.origins is not None:
+            routes.add_tree("origins", self.origins.handle)
         description = DescriptionHandlers(routes, self._settings.region)
         routes.add("GET HEAD", "/openapi.json", description.get_description)
         return routes

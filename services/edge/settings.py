@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from services.edge.origins.options import OriginName, OriginOptions
 from services.process.settings import (
     Address,
     AfterValidator,
@@ -86,6 +87,20 @@ class EdgeSettings(ServerSettings, ClientSettings):
     )
     origin_idle_s: float = Field(
         15.0, gt=0, description="How long the chain service may be silent amid an object, in s."
+    )
+    origins: dict[OriginName, OriginOptions] = Field(
+        {},
+        description="HTTP origins, served below /origins/{name}/: JSON, for each name its url "
+        "and options, as docs/origins.md has them.",
+    )
+    origin_memory_bytes: int = Field(
+        128 * MEBIBYTE, ge=0, description="Answers of origins that are kept in memory, in bytes."
+    )
+    origin_disk_bytes: int = Field(
+        2 * 1024 * MEBIBYTE, ge=0, description="Larger ones that are kept in files, in bytes."
+    )
+    origin_object_bytes: int = Field(
+        256 * MEBIBYTE, ge=0, description="Larger answers of origins are passed on unstored."
     )
     max_upload_bytes: int = Field(
         1024 * MEBIBYTE, ge=0, description="Larger uploads are refused (OBJECT_TOO_LARGE)."

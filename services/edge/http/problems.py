@@ -13,6 +13,12 @@ from dataclasses import dataclass
 
 from tollmesh.errors.v1 import errors_pb2 as reasons
 
+from services.edge.origins.errors import (
+    LoopError,
+    NothingStoredError,
+    OriginTimeoutError,
+    OriginUnavailableError,
+)
 from services.rpc.errors import InvalidArgumentError, ServiceError
 
 MEDIA_TYPE = b"application/problem+json"
@@ -102,8 +108,12 @@ HTTP_ONLY: Mapping[type[ServiceError], int] = {
     BodyTimeoutError: 408,
     LengthRequiredError: 411,
     PreconditionFailedError: 412,
+    OriginUnavailableError: 502,
+    NothingStoredError: 504,
+    OriginTimeoutError: 504,
+    LoopError: 508,
 }
-"""Mistakes that only an HTTP caller can make: INVALID_ARGUMENT with a status of their own."""
+"""What only an HTTP caller can meet: a reason of every service, with a status of its own."""
 
 
 @dataclass(frozen=True, slots=True)

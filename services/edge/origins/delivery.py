@@ -1,0 +1,151 @@
+"""Sends an answer's body to the client, and pays for what of it left, to the byte.
+
+What counts is the same as for objects (``http/connection.py``). A body of unknown length goes out
+in chunks, whose framing is not counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+
+from tollmesh.credits.v1 import credits_pb2 as credits_pb
+
+from services.edge.holds import Usage
+from services.edge.http.connection import Connection
+from services.edge.http.exchange import Exchange
+from services.edge.http.problems import Headers
+from services.edge.payments import Payment, Payments
+
+_METER = "download"
+Pieces = AsyncGenerator[bytes | memoryview]
+
+
+class Bill:
+    """What one account pays for one answer; to be settled, whatever became of it.
+
+    Args:
+        payments: sets credit aside.
+        account_id: who pays.
+        resource: for the ledger's entries.
+    """
+
+    def __init__(self, payments: Payments, account_id: str, resource: str) -> None:
+        self._payments = payments
+        self._account_id = account_id
+        self._resource = resource
+        self._covered = 0
+        self.payment: Payment | None = None
+
+    async def cover(self, total: int, *, hit: bool, spare: int = 0) -> None:
+        """Sees to it that ``total`` bytes are covered; takes ``spare`` more when it must ask.
+
+        Raises InsufficientCreditError, and ServiceError when the credit service cannot be reached.
+        """
+        if total <= self._covered:
+            return
+        wanted = total + spare
+        if self.payment is None:
+            result = credits_pb.CACHE_RESULT_HIT if hit else credits_pb.CACHE_RESULT_MISS
+            usage = Usage(self._account_id, _METER, wanted, self._resource, result)
+            self.payment = self._payments.take(usage) or await self._payments.reserve(usage)
+        else:
+            await self._payments.prolong(self.payment, wanted - self._covered)
+        self._covered = wanted
+
+    def headers(self) -> Headers:
+        """What the answer costs at most as far as is known, and what is left besides."""
+        payment = self.payment
+        if payment is None:
+            return [(b"tollmesh-cost", b"0")]
+        return [
+            (b"tollmesh-cost", b"%d" % payment.amount),
+            (b"tollmesh-currency", payment.currency.encode("ascii", "replace")),
+            (b"tollmesh-available", b"%d" % payment.available),
+        ]
+
+    def deliver(self, total: int) -> None:
+        """Notes how much has left."""
+        if self.payment is not None:
+            self.payment.deliver(total)
+
+    def settle(self) -> None:
+        """Pays for what has left."""
+        if self.payment is not None:
+            self.payment.settle()
+            self.payment = None
+
+
+class _Sent:
+    """How much of the body has left, whatever frames it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._waiting: deque[tuple[int, int]] = deque()
+        """Where pieces begin on the connection, and their lengths."""
+        self._before = 0
+
+    def add(self, start: int, length: int) -> None:
+        self._waiting.append((start, length))
+
+    @property
+    def total(self) -> int:
+        gone, partly = self._connection.sent, 0
+        while self._waiting:
+            start, length = self._waiting[0]
+            partly = min(max(0, gone - start), length)
+            if partly < length:
+                break
+            self._before += length
+            partly = 0
+            self._waiting.popleft()
+        return self._before + partly
+
+
+async def deliver(
+    exchange: Exchange, pieces: Pieces, *, length: int | None, bill: Bill, spare: int, hit: bool
+) -> None:
+    """Sends a body behind a head that is out already.
+
+    Args:
+        exchange: whose answer it is.
+        pieces: the body.
+        length: of the body; None when only its end will tell, so that it goes out in chunks.
+        bill: pays; covers the body when its length is known.
+        spare: what is set aside at once, as a body of unknown length grows.
+        hit: what the bill goes by, if it has not begun.
+    """
+    connection, sent, total = exchange.connection, _Sent(exchange.connection), 0
+    try:
+        async for piece in pieces:
+            if connection.lost:
+                break
+            total += len(piece)
+            await bill.cover(total, hit=hit, spare=max(spare, total))
+            framing = 0 if length is not None else len(b"%x" % len(piece)) + 2
+            sent.add(connection.written + framing, len(piece))
+            limit = _cut_off_later(exchange, bill)
+            try:
+                await exchange.send(piece, more=True)
+            finally:
+                limit.cancel()
+            bill.deliver(sent.total)
+        if not connection.lost:
+            await exchange.send(b"")
+        await connection.flushed(connection.written)
+    except Exception:
+        # What is right still goes out, and counts; that it is not all, the client sees.
+        await exchange.break_off()
+        raise
+    finally:
+        exchange.sent_bytes = sent.total
+        bill.deliver(sent.total)
+
+
+def _cut_off_later(exchange: Exchange, bill: Bill) -> asyncio.TimerHandle:
+    """Ends a transfer that its reader draws out, before what was set aside for it expires."""
+    ends_at = float("inf") if bill.payment is None else bill.payment.ends_at
+    remaining_s = min(ends_at - time.monotonic(), 86_400.0)
+    return asyncio.get_running_loop().call_later(remaining_s, exchange.connection.abort)

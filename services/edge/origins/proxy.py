@@ -1,0 +1,244 @@
+"""``/origins/{name}/...``: admits, answers out of the cache or from the origin, and meters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from secrets import token_hex
+
+from services.edge.admission import DOWNLOAD, UPLOAD, Admission, Caller
+from services.edge.http.exchange import Exchange
+from services.edge.http.problems import MethodNotAllowedError, PathNotFoundError
+from services.edge.origins.answers import Answers, Found
+from services.edge.origins.body import TooLateError
+from services.edge.origins.delivery import Bill
+from services.edge.origins.errors import NothingStoredError, OriginUnavailableError
+from services.edge.origins.fetches import Arrival, Fetch, Fetches
+from services.edge.origins.freshness import Reuse, on_error, reuse
+from services.edge.origins.invalidation import SAFE
+from services.edge.origins.passing import Passing, interim_to
+from services.edge.origins.requests import (
+    PRODUCT,
+    Asked,
+    Origin,
+    asked_of,
+    own_credential,
+    path_below,
+)
+from services.edge.origins.responses import Responses
+from services.edge.origins.stored import Stored
+from services.edge.origins.vary import matches
+from services.edge.payments import Payments
+from services.rpc.errors import ServiceError
+
+_REFUSED = frozenset({"TRACE", "CONNECT"})
+_FAILURES = frozenset({500, 502, 503, 504})
+_FOR_THE_ORIGIN = ("if-match", "if-unmodified-since")
+
+
+class OriginHandlers:
+    """The handler of everything below ``/origins/``.
+
+    Args:
+        origins: by name.
+        admission: who may.
+        payments: who pays.
+        responses: what is stored.
+        region: how this edge is called in Cache-Status.
+    """
+
+    def __init__(
+        self,
+        origins: dict[str, Origin],
+        admission: Admission,
+        payments: Payments,
+        responses: Responses,
+        *,
+        region: str,
+    ) -> None:
+        self._origins = origins
+        self._admission = admission
+        self._payments = payments
+        self._responses = responses
+        self._fetches = Fetches(responses)
+        # Of this process alone: another edge of the region may well stand behind this one.
+        self._pseudonym = f"{PRODUCT}-{region}-{token_hex(4)}"
+        self._answers = Answers(region, self._pseudonym)
+        self._passing = Passing(self._answers, responses, self._fetches)
+
+    async def close(self) -> None:
+        """Ends what is under way to origins, and forgets what is stored."""
+        await self._fetches.close()
+        for origin in self._origins.values():
+            origin.client.close()
+        self._responses.close()
+
+    def purge(self, name: str, target: str | None = None) -> int:
+        """Forgets what is stored of an origin, or for one target there; how many responses.
+
+        The target is path and query as the origin gets them. What is on its way is not stored.
+        """
+        self._fetches.discard(name, target)
+        return self._responses.purge(name, target)
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Any request."""
+        name, path = path_below(exchange)
+        origin = self._origins.get(name)
+        if origin is None:
+            raise PathNotFoundError
+        if exchange.method in _REFUSED:
+            raise MethodNotAllowedError(metadata={"allow": "GET, HEAD, POST, PUT, PATCH, DELETE"})
+        caller = await self._caller(exchange, origin, path)
+        exchange.log_fields["account_id"] = caller.account_id
+        asked = asked_of(exchange, origin, path, self._pseudonym)
+        with self._admission.slot(caller):
+            bill = Bill(self._payments, caller.account_id, f"origins/{name}{path}")
+            try:
+                await self._answer(exchange, asked, bill)
+            finally:
+                bill.settle()
+
+    async def _caller(self, exchange: Exchange, origin: Origin, path: str) -> Caller:
+        client, sponsor = exchange.client, origin.options.sponsor
+        if sponsor and not own_credential(client):
+            return Caller(sponsor, "", 0)
+        actions = DOWNLOAD if exchange.method in SAFE else UPLOAD
+        return await self._admission.authorize(client, actions, f"origins/{origin.name}{path}")
+
+    async def _answer(self, exchange: Exchange, asked: Asked, bill: Bill) -> None:
+        """By the cache where it may."""
+        plain = asked.method in {"GET", "HEAD"} and not asked.has_body
+        if not plain or any(name in exchange.headers for name in _FOR_THE_ORIGIN):
+            await self._passing.pass_on(exchange, asked, bill)
+            return
+        stored = self._responses.find(asked.key, asked.fields)
+        if stored is not None:
+            clock = stored.clock(time.time())
+            use = reuse(stored.rules, clock, asked.directives)
+            if use is Reuse.WHILE_REVALIDATING:
+                self._revalidate_later(asked, stored)
+            if use is not Reuse.AFTER_VALIDATION:
+                await self._answers.send_stored(
+                    exchange, asked, Found(stored, "hit", hit=True), bill
+                )
+                return
+        if "only-if-cached" in asked.directives:
+            raise NothingStoredError("Nothing that is fresh enough is stored.")
+        if asked.method == "HEAD" or (stored is None and "range" in exchange.headers):
+            await self._passing.pass_on(exchange, asked, bill)
+            return
+        await bill.cover(asked.origin.options.estimate_bytes, hit=False)
+        await self._fetched(exchange, asked, stored, bill)
+
+    def _revalidate_later(self, asked: Asked, stored: Stored) -> None:
+        """Asks the origin in the background, once at a time."""
+        if not self._fetches.is_running(asked.key):
+            self._fetches.begin(asked, stored, None, shared=True)
+
+    async def _fetched(
+        self, exchange: Exchange, asked: Asked, stored: Stored | None, bill: Bill
+    ) -> None:
+        """Answers by what the origin says now, to this request or to one that it may wait for."""
+        tried: list[Fetch] = []
+        hold = None if stored is None else stored.body.join()
+        reason = self._reason(asked, stored)
+        try:
+            while True:
+                conditional = stored is None and _is_conditional(exchange)
+                shared = not conditional and self._fetches.may_share(asked.key)
+                fetch = self._fetches.under_way(asked, tried) if shared else None
+                joined = fetch is not None
+                if fetch is None:
+                    fetch = self._fetches.begin(asked, stored, interim_to(exchange), shared=shared)
+                try:
+                    if await self._by(exchange, asked, fetch, stored, bill, reason, joined=joined):
+                        return
+                finally:
+                    fetch.leave()
+                tried.append(fetch)
+        finally:
+            if stored is not None and hold is not None:
+                stored.body.leave(hold)
+
+    async def _by(
+        self,
+        exchange: Exchange,
+        asked: Asked,
+        fetch: Fetch,
+        stored: Stored | None,
+        bill: Bill,
+        reason: str,
+        *,
+        joined: bool,
+    ) -> bool:
+        """Answers by a fetch; False when its answer is not one to this request."""
+        try:
+            arrival = await _arrival_of(fetch)
+        except ServiceError:
+            if stored is None or not self._stands_in(asked, stored, connected=False):
+                raise
+            await self._answers.send_stored(
+                exchange, asked, Found(stored, f"{reason}; detail=stale-if-error"), bill
+            )
+            return True
+        if joined and not _usable(arrival, asked):
+            return False
+        arrival = arrival if joined else fetch.take()
+        if (
+            stored is not None
+            and arrival.status in _FAILURES
+            and self._stands_in(asked, stored, connected=True)
+        ):
+            if arrival.answer is not None:
+                arrival.answer.close()
+            detail = f"{reason}; fwd-status={arrival.status}; detail=stale-if-error"
+            await self._answers.send_stored(exchange, asked, Found(stored, detail), bill)
+            return True
+        if arrival.stored is None:
+            await self._passing.send_answer(exchange, asked, arrival, bill, reason)
+            return True
+        status = f"{reason}; fwd-status={304 if arrival.validated else arrival.status}"
+        if not arrival.validated:
+            status += "; stored"
+        found = Found(arrival.stored, f"{status}; collapsed" if joined else status, validated=True)
+        try:
+            await self._answers.send_stored(exchange, asked, found, bill)
+        except TooLateError:
+            return False
+        return True
+
+    def _stands_in(self, asked: Asked, stored: Stored, *, connected: bool) -> bool:
+        clock = stored.clock(time.time())
+        default_s = 0.0 if connected else asked.origin.options.stale_if_error_s
+        return on_error(stored.rules, clock, asked.directives, default_s=default_s)
+
+    def _reason(self, asked: Asked, stored: Stored | None) -> str:
+        """Why the request goes forward (RFC 9211, section 2.2)."""
+        if stored is not None:
+            fresh = stored.clock(time.time()).fresh_for > 0
+            return "fwd=request" if fresh and not stored.rules.wholly("no-cache") else "fwd=stale"
+        return "fwd=vary-miss" if self._responses.variants(asked.key) else "fwd=uri-miss"
+
+
+async def _arrival_of(fetch: Fetch) -> Arrival:
+    """What comes of a fetch, which goes on if this request does not.
+
+    Raises OriginUnavailableError, OriginTimeoutError.
+    """
+    await asyncio.wait({fetch.arrived})
+    if fetch.arrived.cancelled():
+        raise OriginUnavailableError("The origin is no longer asked.")
+    return fetch.arrived.result()
+
+
+def _usable(arrival: Arrival, asked: Asked) -> bool:
+    """Whether the answer to one request is that to another, which waited for it."""
+    stored = arrival.stored
+    if stored is None or not matches(stored.selected, asked.fields):
+        return False
+    return reuse(stored.rules, stored.clock(time.time()), asked.directives) is Reuse.AS_IS
+
+
+def _is_conditional(exchange: Exchange) -> bool:
+    return any(name in exchange.headers for name in ("if-none-match", "if-modified-since"))
