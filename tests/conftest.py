@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--edge-kills",
         type=int,
-        default=8,
+        default=5,
         help="how often the chaos test kills an edge (make chaos-edge: 50)",
     )
     parser.addoption(
