@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tollmesh/envoy/v3/rate_limit.proto\x12\x11tollmesh.envoy.v3\"j\n\x16ShouldRateLimitRequest\x12;\n\x0b\x64\x65scriptors\x18\x02 \x03(\x0b\x32&.tollmesh.envoy.v3.RateLimitDescriptor\x12\x13\n\x0bhits_addend\x18\x03 \x01(\r\"\xad\x01\n\x13RateLimitDescriptor\x12=\n\x07\x65ntries\x18\x01 \x03(\x0b\x32,.tollmesh.envoy.v3.RateLimitDescriptor.Entry\x12\x32\n\x0bhits_addend\x18\x03 \x01(\x0b\x32\x1d.tollmesh.envoy.v3.HitsAddend\x1a#\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x1b\n\nHitsAddend\x12\r\n\x05value\x18\x01 \x01(\x04\"\xa0\x01\n\x17ShouldRateLimitResponse\x12\x45\n\x0coverall_code\x18\x01 \x01(\x0e\x32/.tollmesh.envoy.v3.ShouldRateLimitResponse.Code\">\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x43ODE_OK\x10\x01\x12\x13\n\x0f\x43ODE_OVER_LIMIT\x10\x02\x32|\n\x10RateLimitService\x12h\n\x0fShouldRateLimit\x12).tollmesh.envoy.v3.ShouldRateLimitRequest\x1a*.tollmesh.envoy.v3.ShouldRateLimitResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tollmesh/envoy/v3/rate_limit.proto\x12\x11tollmesh.envoy.v3\"U\n\x16ShouldRateLimitRequest\x12;\n\x0b\x64\x65scriptors\x18\x02 \x03(\x0b\x32&.tollmesh.envoy.v3.RateLimitDescriptor\"\xad\x01\n\x13RateLimitDescriptor\x12=\n\x07\x65ntries\x18\x01 \x03(\x0b\x32,.tollmesh.envoy.v3.RateLimitDescriptor.Entry\x12\x32\n\x0bhits_addend\x18\x03 \x01(\x0b\x32\x1d.tollmesh.envoy.v3.HitsAddend\x1a#\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x1b\n\nHitsAddend\x12\r\n\x05value\x18\x01 \x01(\x04\"\xa0\x01\n\x17ShouldRateLimitResponse\x12\x45\n\x0coverall_code\x18\x01 \x01(\x0e\x32/.tollmesh.envoy.v3.ShouldRateLimitResponse.Code\">\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x43ODE_OK\x10\x01\x12\x13\n\x0f\x43ODE_OVER_LIMIT\x10\x02\x32|\n\x10RateLimitService\x12h\n\x0fShouldRateLimit\x12).tollmesh.envoy.v3.ShouldRateLimitRequest\x1a*.tollmesh.envoy.v3.ShouldRateLimitResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,17 +32,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollmesh.envoy.v3.rate_limi
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SHOULDRATELIMITREQUEST']._serialized_start=57
-  _globals['_SHOULDRATELIMITREQUEST']._serialized_end=163
-  _globals['_RATELIMITDESCRIPTOR']._serialized_start=166
-  _globals['_RATELIMITDESCRIPTOR']._serialized_end=339
-  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_start=304
-  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_end=339
-  _globals['_HITSADDEND']._serialized_start=341
-  _globals['_HITSADDEND']._serialized_end=368
-  _globals['_SHOULDRATELIMITRESPONSE']._serialized_start=371
-  _globals['_SHOULDRATELIMITRESPONSE']._serialized_end=531
-  _globals['_SHOULDRATELIMITRESPONSE_CODE']._serialized_start=469
-  _globals['_SHOULDRATELIMITRESPONSE_CODE']._serialized_end=531
-  _globals['_RATELIMITSERVICE']._serialized_start=533
-  _globals['_RATELIMITSERVICE']._serialized_end=657
+  _globals['_SHOULDRATELIMITREQUEST']._serialized_end=142
+  _globals['_RATELIMITDESCRIPTOR']._serialized_start=145
+  _globals['_RATELIMITDESCRIPTOR']._serialized_end=318
+  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_start=283
+  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_end=318
+  _globals['_HITSADDEND']._serialized_start=320
+  _globals['_HITSADDEND']._serialized_end=347
+  _globals['_SHOULDRATELIMITRESPONSE']._serialized_start=350
+  _globals['_SHOULDRATELIMITRESPONSE']._serialized_end=510
+  _globals['_SHOULDRATELIMITRESPONSE_CODE']._serialized_start=448
+  _globals['_SHOULDRATELIMITRESPONSE_CODE']._serialized_end=510
+  _globals['_RATELIMITSERVICE']._serialized_start=512
+  _globals['_RATELIMITSERVICE']._serialized_end=636
 # @@protoc_insertion_point(module_scope)

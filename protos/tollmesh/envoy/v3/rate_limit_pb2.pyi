@@ -32,20 +32,16 @@ class ShouldRateLimitRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DESCRIPTORS_FIELD_NUMBER: _builtins.int
-    HITS_ADDEND_FIELD_NUMBER: _builtins.int
-    hits_addend: _builtins.int
-    """For descriptors that have none of their own."""
     @_builtins.property
     def descriptors(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateLimitDescriptor]: ...
     def __init__(
         self,
         *,
         descriptors: _abc.Iterable[Global___RateLimitDescriptor] | None = ...,
-        hits_addend: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptors", b"descriptors", "hits_addend", b"hits_addend"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptors", b"descriptors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -84,7 +80,9 @@ class RateLimitDescriptor(_message.Message):
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateLimitDescriptor.Entry]: ...
     @_builtins.property
-    def hits_addend(self) -> Global___HitsAddend: ...
+    def hits_addend(self) -> Global___HitsAddend:
+        """How much is counted."""
+
     def __init__(
         self,
         *,
