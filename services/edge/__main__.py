@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from tollmesh.auth.v1.auth_pb2_grpc import AuthServiceStub
 from tollmesh.chain.v1.chain_pb2_grpc import ChainServiceStub
 from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
+from tollmesh.credits.v1.leases_pb2_grpc import LeaseServiceStub
 
 from services.auth import errors as auth_errors
 from services.chain import errors as chain_errors
@@ -37,7 +38,10 @@ async def serve(settings: EdgeSettings, stop: asyncio.Event) -> None:
             )
         ]
         services = Services(
-            AuthServiceStub(auth), CreditServiceStub(credits), ChainServiceStub(chain)
+            AuthServiceStub(auth),
+            CreditServiceStub(credits),
+            LeaseServiceStub(credits),
+            ChainServiceStub(chain),
         )
         edge = await Edge.open(settings, services)
         try:

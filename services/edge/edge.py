@@ -17,7 +17,6 @@ from services.edge.door.envoy.servicers import envoy_servicers
 from services.edge.door.opening import open_door
 from services.edge.downloads import Downloads
 from services.edge.fill import Fills
-from services.edge.holds import Holds
 from services.edge.http.accel import Accelerator
 from services.edge.http.application import Application
 from services.edge.http.cors import Cors
@@ -29,15 +28,13 @@ from services.edge.http.openapi import DescriptionHandlers
 from services.edge.http.routes import Routes
 from services.edge.http.server import HttpServer
 from services.edge.http.transfers import HealthHandlers, TransferHandlers
-from services.edge.journal import Journal
-from services.edge.ledger import Ledger
 from services.edge.lookup import ObjectLookup
 from services.edge.origin import Origin
 from services.edge.origins.opening import open_origins
-from services.edge.payments import Payments
 from services.edge.pins import Pins
 from services.edge.servicer import EdgeServicer
 from services.edge.settings import EdgeSettings
+from services.edge.till import open_till
 from services.edge.uploads import Uploads
 from services.process.logs import get_logger
 from services.rpc.server import Limits, Server
@@ -47,6 +44,7 @@ if TYPE_CHECKING:  # the type has no class at run time
     from tollmesh.auth.v1.auth_pb2_grpc import AuthServiceAsyncStub
     from tollmesh.chain.v1.chain_pb2_grpc import ChainServiceAsyncStub
     from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
+    from tollmesh.credits.v1.leases_pb2_grpc import LeaseServiceAsyncStub
 
 log = get_logger(__name__)
 
@@ -57,6 +55,7 @@ class Services:
 
     auth: AuthServiceAsyncStub
     credits: CreditServiceAsyncStub
+    leases: LeaseServiceAsyncStub
     chain: ChainServiceAsyncStub
 
 
@@ -71,13 +70,9 @@ class Edge:
         self.memory = MokaCache(settings.memory_bytes, bytes_weight)
         self.origin = Origin(services.chain, idle_s=settings.origin_idle_s)
         self.fills = Fills(self.origin, disk)
-        ledger = Ledger(services.credits)
-        self.holds = Holds(
-            ledger,
-            Journal(settings.cache_dir / "holds.journal", settings.deliveries),
-            transfer_s=settings.transfer_s,
-            slowest_bytes_per_s=settings.slowest_bytes_per_s,
-        )
+        self._till = till = open_till(settings, services.credits, services.leases)
+        self.holds, self.payments = till.holds, till.payments
+        ledger = till.ledger
         self.admission = Admission(services.auth, settings.region)
         self.lookup = ObjectLookup(self.origin, disk, recheck_s=settings.finality_recheck_s)
         self._sources = Sources(
@@ -88,7 +83,6 @@ class Edge:
             memory_object_bytes=settings.memory_object_bytes,
             range_gap_bytes=settings.range_gap_bytes,
         )
-        self.payments = Payments(self.holds)
         self.door = open_door(settings, self.admission, self.payments, ledger, disk)
         self.captures = Captures(self.door, settings.capture_log, settings.cache_dir)
         self.origins = open_origins(settings, self.admission, self.payments)
@@ -131,9 +125,7 @@ class Edge:
         await disk.open()
         edge = cls(settings, services, catalog, disk)
         await edge.pins.open()
-        recovered = edge.holds.recover()
-        if recovered:
-            log.warning("holds_recovered", count=recovered)
+        edge._till.recover()
         return edge
 
     async def start(self) -> None:
@@ -154,7 +146,7 @@ class Edge:
         await self.fills.close()
         await self.captures.stop()
         await self.door.close(self._settings.drain_s)
-        await self.holds.drain(self._settings.drain_s)
+        await self.payments.drain(self._settings.drain_s)
         await self.disk.close()
 
     def _servicers(self) -> list[object]:

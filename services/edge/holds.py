@@ -5,19 +5,18 @@ the rest released, or all of it when nothing was delivered. Settlement goes on i
 repeated with the same request id until the credit service has answered, and is in the journal from
 the first byte: an edge that dies settles when it starts again.
 
-A hold that nobody settles is released when it expires (EXPIRY_POLICY_RELEASE): a reader never pays
-for bytes that were not sent. When a settlement comes after the expiry, what was delivered is
-debited from the balance instead. So revenue is lost only when an edge's disk is lost with it, or
-the balance is gone by then; the log tells of both.
+A hold that nobody settles, because the edge never comes back, is released or debited when it
+expires, as its policy says. A settlement that comes after the expiry still counts: what the expiry
+debited too much is given back, what it released is taken from the balance.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from tollmesh.credits.v1 import credits_pb2 as credits_pb
@@ -29,6 +28,8 @@ from services.edge.ledger import Ledger, Reserved
 from services.edge.origin import is_retryable
 from services.process.logs import get_logger
 from services.rpc.errors import InternalError, RequestIdReusedError, ServiceError
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -50,6 +51,22 @@ class Usage:
     resource: str
     """For the ledger's entries: the CID, say."""
     cache_result: int = credits_pb.CACHE_RESULT_UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class HoldPolicy:
+    """What becomes of holds in bad times."""
+
+    unsettled: int = credits_pb.EXPIRY_POLICY_RELEASE
+    """An ExpiryPolicy: of a delivery whose edge never comes back."""
+    debit_unreported: bool = False
+    """Whether guests' deliveries that a dead process left unreported are debited."""
+    top_up_url: str = ""
+    """Where accounts get more credit; told to those who have too little."""
+
+
+MakeRoom = Callable[[Usage, InsufficientCreditError, bool], Awaitable[bool]]
+"""Gives credit back, or (True) fills up what this edge can spend on such a delivery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +104,26 @@ class Holds:
         journal: where holds under way are noted.
         transfer_s: how long a transfer may take at least.
         slowest_bytes_per_s: how much longer it may take by its size.
+        policy: what becomes of them in bad times.
+        make_room: asked to give credit of the account back when it has too little; whether it did.
     """
 
     def __init__(
-        self, ledger: Ledger, journal: Journal, *, transfer_s: float, slowest_bytes_per_s: float
+        self,
+        ledger: Ledger,
+        journal: Journal,
+        *,
+        transfer_s: float,
+        slowest_bytes_per_s: float,
+        policy: HoldPolicy | None = None,
+        make_room: MakeRoom | None = None,
     ) -> None:
         self._ledger = ledger
         self._journal = journal
         self._transfer_s = transfer_s
         self._slowest_bytes_per_s = slowest_bytes_per_s
+        self._policy = policy or HoldPolicy()
+        self._make_room = make_room
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def recover(self) -> int:
@@ -103,12 +131,21 @@ class Holds:
         left = self._journal.left()
         for slot, entry in left:
             if entry.hold_id:
+                if entry.guest and self._policy.debit_unreported:
+                    entry.delivered = max(entry.delivered, entry.estimate)
                 self._start(self._settled(slot, entry, currency=""))
             else:
                 self._start(self._undone(slot, entry))
         return len(left)
 
-    async def reserve(self, usage: Usage, *, request_id: str | None = None) -> Hold:
+    async def reserve(
+        self,
+        usage: Usage,
+        *,
+        request_id: str | None = None,
+        delivery: bool = False,
+        guest: bool = False,
+    ) -> Hold:
         """Sets credit aside for ``usage``.
 
         Args:
@@ -116,18 +153,26 @@ class Holds:
             request_id: what the ids of the hold and its settlement are made from, at most 48
                 characters. Given again after a failure, it finds the hold that is still open, or
                 makes the next one.
+            delivery: whether bytes leave under it from now on; unsettled, it goes by the policy.
+            guest: whether somebody else delivers them, and reports.
 
         Raises:
             InsufficientCreditError: the account has not enough.
             RequestIdReusedError: the id stands for something else.
             ServiceError: the credit service cannot be reached (nothing was delivered).
         """
+        policy = self._policy.unsettled if delivery else credits_pb.EXPIRY_POLICY_RELEASE
+
+        async def ask(request_id: str) -> Hold:
+            entry = self._entry(usage, request_id, policy, guest=guest)
+            return await self._roomy(lambda: self._reserve(entry), entry, fill=delivery)
+
         if request_id is None:
-            return await self._reserve(usage, f"{uuid4().hex}-r")
+            return await ask(f"{uuid4().hex}-r")
         attempt = 0
         while True:
             attempt += 1
-            hold = await self._reserve(usage, f"{request_id}-r{attempt}")
+            hold = await ask(f"{request_id}-r{attempt}")
             try:
                 if not hold.reserved.replayed or await self._ledger.is_usable(
                     usage.account_id, hold.reserved.hold_id
@@ -150,10 +195,14 @@ class Holds:
         limit_s = max(0.0, hold.ends_at - now) + quantity / self._slowest_bytes_per_s
         limit_s = min(limit_s, _LONGEST_HOLD_S - SETTLEMENT_S)
         request_id = f"{hold.entry.request_id}-e{hold.extensions}"
-        live_s = int(limit_s + SETTLEMENT_S)
-        hold.reserved = await self._ledger.extend(hold.entry, quantity, live_s, request_id)
+        live_s, entry = int(limit_s + SETTLEMENT_S), hold.entry
+        hold.reserved = await self._roomy(
+            lambda: self._ledger.extend(entry, quantity, live_s, request_id), entry, fill=False
+        )
         hold.ends_at = now + limit_s
-        hold.entry.expires_at = time.time() + live_s
+        entry.expires_at = time.time() + live_s
+        entry.estimate += quantity
+        self._journal.note_estimate(hold.slot, entry.estimate)
 
     def settle(self, hold: Hold) -> asyncio.Task[Receipt | None]:
         """Pays for what was delivered, and only that, in the background; its receipt.
@@ -174,17 +223,33 @@ class Holds:
                 log.warning("settlements_postponed", count=len(late))
         self._journal.close()
 
+    def refused(self, error: InsufficientCreditError) -> InsufficientCreditError:
+        """The error with a word on where more credit is to be had."""
+        if self._policy.top_up_url:
+            error.metadata["top_up_url"] = self._policy.top_up_url
+        return error
+
+    async def _roomy(self, ask: Callable[[], Awaitable[T]], entry: Entry, *, fill: bool) -> T:
+        """Asks for credit, and once more if this edge can give back some of the account's own."""
+        try:
+            return await ask()
+        except InsufficientCreditError as error:
+            usage = _usage(entry)
+            if self._make_room is None or not await self._make_room(usage, error, fill):
+                raise self.refused(error) from None
+        try:
+            return await ask()
+        except InsufficientCreditError as error:
+            raise self.refused(error) from None
+
     def _start(self, work: Coroutine[Any, Any, Receipt | None]) -> asyncio.Task[Receipt | None]:
         task = start(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _reserve(self, usage: Usage, request_id: str) -> Hold:
-        limit_s = self._transfer_s + usage.quantity / self._slowest_bytes_per_s
-        limit_s = min(limit_s, _LONGEST_HOLD_S - SETTLEMENT_S)
-        ends_at = time.monotonic() + limit_s
-        entry = _entry(usage, request_id, int(limit_s + SETTLEMENT_S))
+    async def _reserve(self, entry: Entry) -> Hold:
+        ends_at = time.monotonic() + entry.hold_s - SETTLEMENT_S
         slot = self._journal.write(entry)
         try:
             reserved = await self._ledger.reserve(entry)
@@ -201,6 +266,23 @@ class Holds:
         self._journal.name_hold(slot, reserved.hold_id)
         entry.hold_id = reserved.hold_id
         return Hold(entry, reserved, ends_at, slot, self._journal)
+
+    def _entry(self, usage: Usage, request_id: str, policy: int, *, guest: bool) -> Entry:
+        limit_s = self._transfer_s + usage.quantity / self._slowest_bytes_per_s
+        hold_s = int(min(limit_s + SETTLEMENT_S, _LONGEST_HOLD_S))
+        return Entry(
+            account_id=usage.account_id,
+            request_id=request_id,
+            meter=usage.meter,
+            cache_result=usage.cache_result,
+            # As much as both the journal and the contract take.
+            resource=usage.resource.encode()[:256].decode(errors="ignore"),
+            estimate=usage.quantity,
+            hold_s=hold_s,
+            expires_at=time.time() + hold_s,
+            policy=policy,
+            guest=guest,
+        )
 
     async def _undone(self, slot: int, entry: Entry) -> None:
         """Learns which hold a reservation made, if it did, and gives it back."""
@@ -246,18 +328,8 @@ class Holds:
         return 0
 
 
-def _entry(usage: Usage, request_id: str, hold_s: int) -> Entry:
-    return Entry(
-        account_id=usage.account_id,
-        request_id=request_id,
-        meter=usage.meter,
-        cache_result=usage.cache_result,
-        # As much as both the journal and the contract take.
-        resource=usage.resource.encode()[:256].decode(errors="ignore"),
-        estimate=usage.quantity,
-        hold_s=hold_s,
-        expires_at=time.time() + hold_s,
-    )
+def _usage(entry: Entry) -> Usage:
+    return Usage(entry.account_id, entry.meter, entry.estimate, entry.resource, entry.cache_result)
 
 
 def _release_id(entry: Entry) -> str:

@@ -5,10 +5,11 @@ memory, and what was noted is still there after a SIGKILL (after a power failure
 hold's expiry covers that). A slot is taken before its hold is asked for, so no hold goes unnoticed.
 The next process settles what it finds.
 
-Format, little-endian, 512 bytes a slot: state (1 byte: 0 free, 1 taken), cache result (1 byte), 2
-bytes unused, the hold's life in s (u32), delivered (u64), expiry (f64, Unix time in s), estimate
-(u64), then NUL-padded: account id (64), request id (64), hold id (64, empty until it is known),
-meter (32), all ASCII; then the resource (256, UTF-8).
+Format, little-endian, 512 bytes a slot: state (1 byte: 0 free, 1 taken), cache result (1 byte), the
+hold's expiry policy (1 byte; 0: release), whether a guest delivers (1 byte), its life in s (u32),
+delivered (u64), expiry (f64, Unix time in s), estimate (u64), then NUL-padded: account id (64),
+request id (64), hold id (64, empty until it is known), meter (32), all ASCII; then the resource
+(256, UTF-8).
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from tollmesh.credits.v1 import credits_pb2
+
 from services.rpc.errors import OverloadedError
 
-_SLOT = struct.Struct("<BB2xIQdQ64s64s64s32s256s")
-_DELIVERED = struct.Struct("<Q")
-_DELIVERED_AT = 8
+_SLOT = struct.Struct("<BBBBIQdQ64s64s64s32s256s")
+# In the machine's own order an aligned word is written at once: a kill never finds half of it.
+_WORD = struct.Struct("Q")
+_DELIVERED_AT, _ESTIMATE_AT = 8, 24
 _HOLD_ID_AT, _ID_BYTES = 160, 64
+_RELEASE = int(credits_pb2.EXPIRY_POLICY_RELEASE)
 _TAKEN = b"\x01"
 _FREE = b"\x00"
 
@@ -46,6 +51,10 @@ class Entry:
     hold_id: str = ""
     """Empty while the credit service has not answered."""
     delivered: int = 0
+    policy: int = _RELEASE
+    """An ExpiryPolicy: what becomes of the hold when nobody settles it."""
+    guest: bool = False
+    """Whether somebody else delivers and reports."""
 
 
 class Journal:
@@ -81,6 +90,8 @@ class Journal:
         record = _SLOT.pack(
             0,
             entry.cache_result,
+            entry.policy,
+            entry.guest,
             entry.hold_s,
             entry.delivered,
             entry.expires_at,
@@ -103,7 +114,11 @@ class Journal:
 
     def note(self, slot: int, delivered: int) -> None:
         """Notes how much was delivered so far."""
-        _DELIVERED.pack_into(self._pages, slot * _SLOT.size + _DELIVERED_AT, delivered)
+        _WORD.pack_into(self._pages, slot * _SLOT.size + _DELIVERED_AT, delivered)
+
+    def note_estimate(self, slot: int, estimate: int) -> None:
+        """Notes that the hold was extended, and for how much it is now."""
+        _WORD.pack_into(self._pages, slot * _SLOT.size + _ESTIMATE_AT, estimate)
 
     def clear(self, slot: int) -> None:
         """Frees a slot: there is nothing left to settle."""
@@ -120,9 +135,8 @@ class Journal:
         return self._pages[start : start + 1] == _TAKEN
 
     def _read(self, slot: int) -> Entry:
-        _, cache_result, hold_s, delivered, expires_at, estimate, *texts = _SLOT.unpack_from(
-            self._pages, slot * _SLOT.size
-        )
+        numbers = _SLOT.unpack_from(self._pages, slot * _SLOT.size)
+        _, cache_result, policy, guest, hold_s, delivered, expires_at, estimate, *texts = numbers
         account_id, request_id, hold_id, meter, resource = (
             text.rstrip(b"\0").decode(errors="ignore") for text in texts
         )
@@ -137,4 +151,6 @@ class Journal:
             expires_at=expires_at,
             hold_id=hold_id,
             delivered=delivered,
+            policy=policy or _RELEASE,
+            guest=bool(guest),
         )

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -21,7 +22,9 @@ if TYPE_CHECKING:  # the type has no class at run time
 
 T = TypeVar("T")
 
-_TIMEOUT_S = 2.0
+TIMEOUT_S = 2.0
+"""Of one attempt."""
+_LIST_S = 5.0
 _ATTEMPTS = 3
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.05, 5.0
 
@@ -50,16 +53,20 @@ class Ledger:
         self._stub = stub
 
     async def reserve(self, entry: Entry, *, until: float = 0.0) -> Reserved:
-        """Sets credit aside for an estimate; unsettled, it returns to the balance."""
+        """Sets credit aside for an estimate, with the entry's expiry policy.
+
+        What a capture takes above it, or too late, is a shortfall where the balance has no more.
+        """
         request = pb.ReserveRequest(
             request_id=entry.request_id,
             account_id=entry.account_id,
             metered=_metered(entry, entry.estimate),
             time_to_live=Duration(seconds=entry.hold_s),
-            expiry_policy=pb.EXPIRY_POLICY_RELEASE,
+            expiry_policy=pb.ExpiryPolicy.ValueType(entry.policy),
+            excess_rule=pb.EXCESS_RULE_SHORTFALL,
             resource=entry.resource,
         )
-        answer = await _repeated(lambda: self._stub.Reserve(request, timeout=_TIMEOUT_S), until)
+        answer = await repeated(lambda: self._stub.Reserve(request, timeout=TIMEOUT_S), until)
         return _reserved(answer)
 
     async def extend(self, entry: Entry, quantity: int, live_s: int, request_id: str) -> Reserved:
@@ -71,7 +78,7 @@ class Ledger:
             time_to_live=Duration(seconds=live_s),
             metered=_metered(entry, quantity),
         )
-        answer = await _repeated(lambda: self._stub.ExtendHold(request, timeout=_TIMEOUT_S))
+        answer = await repeated(lambda: self._stub.ExtendHold(request, timeout=TIMEOUT_S))
         return _reserved(answer)
 
     async def capture(self, entry: Entry, quantity: int, request_id: str, until: float) -> int:
@@ -83,13 +90,13 @@ class Ledger:
             metered=_metered(entry, quantity),
             final=True,
         )
-        answer = await _repeated(lambda: self._stub.Capture(request, timeout=_TIMEOUT_S), until)
+        answer = await repeated(lambda: self._stub.Capture(request, timeout=TIMEOUT_S), until)
         return answer.amount
 
     async def release(self, account_id: str, hold_id: str, request_id: str, until: float) -> None:
         """Gives a hold back."""
         request = pb.ReleaseRequest(request_id=request_id, account_id=account_id, hold_id=hold_id)
-        await _repeated(lambda: self._stub.Release(request, timeout=_TIMEOUT_S), until)
+        await repeated(lambda: self._stub.Release(request, timeout=TIMEOUT_S), until)
 
     async def debit(self, entry: Entry, quantity: int, request_id: str, until: float) -> int:
         """Pays for ``quantity`` out of the balance, when its hold is gone; the amount."""
@@ -99,17 +106,35 @@ class Ledger:
             metered=_metered(entry, quantity),
             resource=entry.resource,
         )
-        answer = await _repeated(lambda: self._stub.Debit(request, timeout=_TIMEOUT_S), until)
+        answer = await repeated(lambda: self._stub.Debit(request, timeout=TIMEOUT_S), until)
         return answer.amount
+
+    async def debited(self, account_id: str, request_id: str, since: float) -> int | None:
+        """What a debit of this id took, if it was made after ``since`` (Unix time, in s)."""
+        page_token = ""
+        while True:
+            request = pb.ListEntriesRequest(
+                account_id=account_id, page_size=1000, page_token=page_token, newest_first=True
+            )
+            page = await repeated(partial(self._stub.ListEntries, request, timeout=_LIST_S))
+            for entry in page.entries:
+                if entry.request_id == request_id:
+                    return entry.amount
+                if entry.create_time.seconds < since:
+                    return None
+            page_token = page.next_page_token
+            if not page_token:
+                return None
 
     async def is_usable(self, account_id: str, hold_id: str) -> bool:
         """Whether a hold still sets credit aside, or was captured: that is answered again."""
         request = pb.GetHoldRequest(account_id=account_id, hold_id=hold_id)
-        answer = await _repeated(lambda: self._stub.GetHold(request, timeout=_TIMEOUT_S))
+        answer = await repeated(lambda: self._stub.GetHold(request, timeout=TIMEOUT_S))
         return answer.hold.state in {pb.HOLD_STATE_OPEN, pb.HOLD_STATE_CAPTURED}
 
 
-async def _repeated(call: Callable[[], Awaitable[T]], until: float = 0.0) -> T:
+async def repeated(call: Callable[[], Awaitable[T]], until: float = 0.0) -> T:
+    """The answer of a call that fails for now, which is repeated ``until`` a time (Unix, in s)."""
     backoff_s, attempt = _FIRST_BACKOFF_S, 0
     ends_at = time.monotonic() + until - time.time()  # a clock that jumps ends nothing early
     while True:

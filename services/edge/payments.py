@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from services.credits.errors import InsufficientCreditError
 from services.edge.holds import Hold, Holds, Usage
+from services.edge.lease_books import LeasePayment
+from services.edge.leases import Leases
+from services.rpc.errors import DependencyUnavailableError
 
 
 class Payment(Protocol):
@@ -30,7 +34,8 @@ class Payment(Protocol):
     def ends_at(self) -> float:
         """When the delivery must have ended, on the clock of ``time.monotonic``.
 
-        It may be later after ``extend`` or ``Payments.prolong``.
+        It moves: later when a lease is prolonged, and after ``extend`` or ``Payments.prolong``. So
+        look again when it has come.
         """
 
     @property
@@ -54,35 +59,41 @@ class Payments:
     """Makes payments.
 
     Args:
-        holds: sets credit aside by the credit service.
+        holds: sets credit aside by the credit service, for one delivery.
+        leases: credit of accounts that is here already, if this edge has any.
     """
 
-    def __init__(self, holds: Holds) -> None:
+    def __init__(self, holds: Holds, leases: Leases | None = None) -> None:
         self._holds = holds
+        self._leases = leases
 
-    def take(
-        self,
-        usage: Usage,  # noqa: ARG002 (nothing is leased yet)
-        *,
-        guest: bool = False,  # noqa: ARG002 (nothing is leased yet)
-    ) -> Payment | None:
-        """A payment out of what this edge has leased; None when that does not cover it. No I/O."""
-        return None
-
-    async def reserve(
-        self,
-        usage: Usage,
-        *,
-        guest: bool = False,  # noqa: ARG002 (every hold is released when it expires)
-    ) -> Payment:
-        """A payment for ``usage``, which is also the most that this edge can deliver.
+    def take(self, usage: Usage, *, guest: bool = False) -> Payment | None:
+        """A payment out of what this edge has leased; None when that does not cover it. No I/O.
 
         With ``guest``, somebody else delivers and reports what was sent.
+        """
+        return None if self._leases is None else self._leases.take(usage, guest=guest)
+
+    async def reserve(self, usage: Usage, *, guest: bool = False) -> Payment:
+        """A payment for ``usage``, which is also the most that this edge can deliver.
+
+        With ``guest`` as ``take``.
 
         Raises InsufficientCreditError, and ServiceError when the credit service cannot be reached
         (nothing was delivered).
         """
-        return HoldPayment(await self._holds.reserve(usage), self._holds)
+        leases = self._leases
+        try:
+            hold = await self._holds.reserve(usage, delivery=True, guest=guest)
+        except InsufficientCreditError:
+            # A lease that could not be closed was filled up instead.
+            payment = self.take(usage, guest=guest)
+            if payment is None:
+                raise
+            return payment
+        if leases is not None:
+            leases.reserved(usage, hold.reserved)
+        return HoldPayment(hold, self._holds, leases)
 
     async def prolong(self, payment: Payment, quantity: int) -> None:
         """Sets aside for so many bytes besides: as ``Payment.extend``, and waits where that must.
@@ -90,18 +101,42 @@ class Payments:
         Raises InsufficientCreditError, and ServiceError when the credit service cannot be reached;
         the payment is as it was then, and is still to be settled.
         """
-        if not payment.extend(quantity) and isinstance(payment, HoldPayment):
+        if payment.extend(quantity):
+            return
+        if isinstance(payment, LeasePayment):
+            await self._refill(payment, quantity)
+        elif isinstance(payment, HoldPayment):
             await payment.grow(quantity)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Settles what is under way; what does not end in time stays in the journals."""
+        if self._leases is not None:
+            await self._leases.drain(timeout_s)
+        await self._holds.drain(timeout_s)
+
+    async def _refill(self, payment: LeasePayment, quantity: int) -> None:
+        if self._leases is None or not await self._leases.refill(payment, quantity):
+            raise DependencyUnavailableError
+        if not payment.extend(quantity):
+            account_id = payment.lease.slot.terms.account_id
+            needed, available = payment.price_of(quantity), payment.available
+            raise self._holds.refused(
+                InsufficientCreditError.of(
+                    account_id, payment.currency, needed=needed, available=available
+                )
+            )
 
 
 class HoldPayment:
     """A payment by a hold of its own."""
 
-    __slots__ = ("_hold", "_holds")
+    __slots__ = ("_hold", "_holds", "_is_settled", "_leases")
 
-    def __init__(self, hold: Hold, holds: Holds) -> None:
+    def __init__(self, hold: Hold, holds: Holds, leases: Leases | None) -> None:
         self._hold = hold
         self._holds = holds
+        self._leases = leases
+        self._is_settled = False
 
     @property
     def amount(self) -> int:
@@ -116,7 +151,10 @@ class HoldPayment:
     @property
     def available(self) -> int:
         """See Payment."""
-        return self._hold.reserved.available
+        entry, available = self._hold.entry, self._hold.reserved.available
+        if self._leases is None:
+            return available
+        return available + self._leases.spendable(entry.account_id, entry.meter)
 
     @property
     def ends_at(self) -> float:
@@ -138,8 +176,11 @@ class HoldPayment:
 
     def deliver(self, total: int) -> None:
         """See Payment."""
-        self._hold.deliver(total)
+        if not self._is_settled:
+            self._hold.deliver(total)
 
     def settle(self) -> None:
         """See Payment."""
-        self._holds.settle(self._hold)
+        if not self._is_settled:
+            self._is_settled = True
+            self._holds.settle(self._hold)

@@ -119,7 +119,36 @@ class EdgeSettings(ServerSettings, ClientSettings):
     deliveries: int = Field(
         8192, gt=0, description="Paid transfers at once, those still to be settled included."
     )
-
+    lease_credits: int = Field(
+        1_000_000,
+        ge=0,
+        description="The largest lease of an account and meter; at most an eighth of what it has. "
+        "0: none, each delivery is reserved.",
+    )
+    lease_s: float = Field(
+        120.0,
+        ge=1,
+        le=86_400,
+        description="How long a lease lives that is not settled, in s: at most so long an edge "
+        "delivers on what it has while the credit service is away.",
+    )
+    lease_settle_s: float = Field(
+        1.0, gt=0, description="How often what was spent of a lease is settled, in s."
+    )
+    lease_idle_s: float = Field(
+        10.0, gt=0, description="A lease of which so long nothing was spent is given back, in s."
+    )
+    leases: int = Field(4096, gt=0, description="How many leases this edge may have at once.")
+    unsettled: Literal["release", "debit_estimate"] = Field(
+        "release",
+        description="What becomes of credit set aside by an edge that never comes back: release "
+        "(back to the account; what was delivered is lost), or debit_estimate (all of it).",
+    )
+    top_up_url: str = Field(
+        "",
+        pattern=r"^(https?://[!-~]{1,500})?$",
+        description="Where accounts get more credit; told to those who have too little.",
+    )
     unreported: Literal["release", "debit_estimate"] = Field(
         "debit_estimate",
         description="What another proxy's delivery costs when it is not reported by its end: "

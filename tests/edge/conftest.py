@@ -21,6 +21,7 @@ from tollmesh.auth.v1.auth_pb2_grpc import AuthServiceStub
 from tollmesh.chain.v1.chain_pb2_grpc import ChainServiceStub
 from tollmesh.credits.v1 import credits_pb2
 from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
+from tollmesh.credits.v1.leases_pb2_grpc import LeaseServiceStub
 from tollmesh.edge.v1.edge_pb2_grpc import EdgeServiceStub
 
 from services.auth import errors as auth_errors
@@ -182,6 +183,8 @@ class World:
             "cache_dir": self.directory / "edge",
             "drain_s": 5.0,
             "finality_recheck_s": 0.05,
+            # Each delivery has an entry of its own in the ledger; tests of leases lease.
+            "lease_credits": 0,
         }
         return EdgeSettings.model_validate(facts | changes)
 
@@ -199,7 +202,10 @@ class World:
                 )
             ]
             services = Services(
-                AuthServiceStub(auth), CreditServiceStub(credits), ChainServiceStub(chain)
+                AuthServiceStub(auth),
+                CreditServiceStub(credits),
+                LeaseServiceStub(credits),
+                ChainServiceStub(chain),
             )
             edge = await Edge.open(settings, services)
             await edge.start()
