@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from dataclasses import dataclass
 
 from services.edge.admission import DOWNLOAD, Admission, Caller, Place
+from services.edge.cut_off import CutOff
 from services.edge.downloads import Download, Downloads, Part
 from services.edge.http.accel import Accelerator, FrontOrder, ticket_header
 from services.edge.http.conditions import not_modified
@@ -194,12 +193,10 @@ def _wants_content_digest(exchange: Exchange) -> bool:
     return bool(preference(exchange.headers.get("want-content-digest")))
 
 
-def _cut_off_later(exchange: Exchange, download: Download) -> asyncio.TimerHandle | None:
-    """Ends a transfer that its reader draws out, before its hold expires."""
-    if download.payment is None:
-        return None
-    remaining_s = download.payment.ends_at - time.monotonic()
-    return asyncio.get_running_loop().call_later(remaining_s, exchange.connection.abort)
+def _cut_off_later(exchange: Exchange, download: Download) -> CutOff | None:
+    """Ends a transfer that its reader draws out, before what pays for it ends."""
+    payment = download.payment
+    return None if payment is None else CutOff(lambda: payment.ends_at, exchange.connection.abort)
 
 
 def _disposition(exchange: Exchange, default: str) -> str:

@@ -6,13 +6,13 @@ in chunks, whose framing is not counted.
 
 from __future__ import annotations
 
-import asyncio
-import time
+import math
 from collections import deque
 from collections.abc import AsyncGenerator
 
 from tollmesh.credits.v1 import credits_pb2 as credits_pb
 
+from services.edge.cut_off import CutOff
 from services.edge.holds import Usage
 from services.edge.http.connection import Connection
 from services.edge.http.exchange import Exchange
@@ -144,8 +144,10 @@ async def deliver(
         bill.deliver(sent.total)
 
 
-def _cut_off_later(exchange: Exchange, bill: Bill) -> asyncio.TimerHandle:
+def _cut_off_later(exchange: Exchange, bill: Bill) -> CutOff:
     """Ends a transfer that its reader draws out, before what was set aside for it expires."""
-    ends_at = float("inf") if bill.payment is None else bill.payment.ends_at
-    remaining_s = min(ends_at - time.monotonic(), 86_400.0)
-    return asyncio.get_running_loop().call_later(remaining_s, exchange.connection.abort)
+
+    def ends_at() -> float:
+        return math.inf if bill.payment is None else bill.payment.ends_at
+
+    return CutOff(ends_at, exchange.connection.abort)
