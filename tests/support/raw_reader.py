@@ -27,6 +27,11 @@ class RawReader:
         self.body_bytes = 0
         """Read so far of the answer's body."""
 
+    def buffered(self) -> int:
+        """The body's bytes that reached this machine up to now, read or not."""
+        unread = struct.unpack("i", fcntl.ioctl(self._socket, termios.FIONREAD, b"\0" * 4))[0]
+        return self.body_bytes + len(self._pending) + int(unread)
+
     def request(self, path: str, headers: Mapping[str, str]) -> None:
         """Sends a GET and reads the head of the answer."""
         lines = [f"GET {path} HTTP/1.1", "Host: edge", *(f"{k}: {v}" for k, v in headers.items())]

@@ -16,6 +16,8 @@ from aiohttp.typedefs import Handler
 from tests.edge.conftest import Answer, RunningEdge, Tenant, World
 from tests.support.nginx import Nginx, capture_log, running_nginx
 
+PREFIX = "/tollmesh-cache/"
+"""Where accelerator.conf has the cache."""
 SECRET = "a-secret-of-this-test-0123456789"
 
 
@@ -113,6 +115,25 @@ async def front(
             edge=edge.edge.http.address,
             secret=SECRET,
             origin=origin.address,
+        ) as nginx,
+        client_of(nginx, edge) as front,
+    ):
+        yield front
+
+
+@pytest.fixture
+async def accelerated(
+    world: World, nginx_home: Path, front_settings: dict[str, Any]
+) -> AsyncIterator[Front]:
+    """accelerator.conf before an edge."""
+    async with (
+        world.edge(**front_settings, accel_prefix=PREFIX) as edge,
+        running_nginx(
+            "accelerator.conf",
+            nginx_home,
+            edge=edge.edge.http.address,
+            secret=SECRET,
+            cache_dir=world.directory / "edge",
         ) as nginx,
         client_of(nginx, edge) as front,
     ):

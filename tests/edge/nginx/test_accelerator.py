@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +11,11 @@ import pytest
 from tollmesh.auth.v1 import auth_pb2
 
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
-from tests.edge.nginx.conftest import SECRET, Front, client_of
+from tests.edge.nginx.conftest import PREFIX, SECRET, Front, client_of
 from tests.support.nginx import running_nginx
 from tests.support.raw_reader import open_reader
 
 SIZE = 300_000
-PREFIX = "/tollmesh-cache/"
-
-
-@pytest.fixture
-async def accelerated(
-    world: World, nginx_home: Path, front_settings: dict[str, Any]
-) -> AsyncIterator[Front]:
-    """accelerator.conf before an edge."""
-    async with (
-        world.edge(**front_settings, accel_prefix=PREFIX) as edge,
-        running_nginx(
-            "accelerator.conf",
-            nginx_home,
-            edge=edge.edge.http.address,
-            secret=SECRET,
-            cache_dir=world.directory / "edge",
-        ) as nginx,
-        client_of(nginx, edge) as front,
-    ):
-        yield front
 
 
 @pytest.fixture
