@@ -109,7 +109,7 @@ class Admission:
         caller = self.recall(client, actions)
         if caller is not None:
             return caller
-        digest = _digest(client.credential)
+        digest = digest_of(client.credential)
         refusal: ScopeMissingError | None = None
         for action in actions:
             try:
@@ -128,12 +128,22 @@ class Admission:
             raise CredentialMissingError
         if len(credential) > _LONGEST_CREDENTIAL:
             raise CredentialMalformedError
-        digest = _digest(credential)
+        digest = digest_of(credential)
         for action in actions:
             caller: Caller | None = self._decisions.peek((digest, action))
             if caller is not None:
                 return caller
         return None
+
+    def recalled(self, digest: bytes, action: pb.Action.ValueType) -> Caller | None:
+        """The same for one action and the digest of a credential; raises nothing."""
+        caller: Caller | None = self._decisions.peek((digest, action))
+        return caller
+
+    def has_place(self, caller: Caller) -> bool:
+        """Whether ``occupy`` would succeed."""
+        limit = caller.concurrent_requests
+        return not limit or self._in_flight[caller.account_id] < limit
 
     @contextmanager
     def slot(self, caller: Caller) -> Iterator[Place]:
@@ -184,5 +194,6 @@ class Admission:
         return caller
 
 
-def _digest(credential: str) -> bytes:
+def digest_of(credential: str) -> bytes:
+    """What stands for a credential wherever it is remembered."""
     return hashlib.blake2b(credential.encode(), digest_size=16).digest()

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from services.edge.cache.disk import DiskCache
-from services.edge.cache.files import Mapping
+from services.edge.cache.files import Mapping, resident
 from services.edge.cache.memory import MokaCache
 from services.edge.fill import Fill, Fills
 from services.edge.objects import ObjectInfo, ObjectKey
@@ -33,19 +33,38 @@ class Source(Protocol):
         """The bytes of a part, in order, at most SLICE_BYTES at a time."""
 
 
+class WholeSource(Source, Protocol):
+    """A place that has all of an object."""
+
+    def at_once(self, first: int, length: int) -> Piece | None:
+        """These bytes, if they can be touched without waiting. No I/O."""
+
+    async def ready(self, first: int, length: int) -> None:
+        """Returns when they can. Raises OSError when they cannot be read."""
+
+
 class MemorySource:
     """An object in the memory tier."""
 
     detail = "memory"
 
     def __init__(self, data: bytes) -> None:
-        self._view = memoryview(data)
+        self._data = data
 
     async def pieces(self, first: int, length: int) -> AsyncGenerator[Piece]:
         """See Source."""
-        end = first + length
+        view, end = memoryview(self._data), first + length
         for position in range(first, end, SLICE_BYTES):
-            yield self._view[position : min(position + SLICE_BYTES, end)]
+            yield view[position : min(position + SLICE_BYTES, end)]
+
+    def at_once(self, first: int, length: int) -> Piece:
+        """See WholeSource."""
+        if length == len(self._data):
+            return self._data
+        return memoryview(self._data)[first : first + length]
+
+    async def ready(self, first: int, length: int) -> None:
+        """See WholeSource."""
 
 
 class DiskSource:
@@ -62,8 +81,18 @@ class DiskSource:
         view, end = memoryview(self._mapping), first + length
         for position in range(first, end, SLICE_BYTES):
             size = min(SLICE_BYTES, end - position)
-            await self._disk.in_memory(self._mapping, position, size)
+            await self.ready(position, size)
             yield view[position : position + size]
+
+    def at_once(self, first: int, length: int) -> Piece | None:
+        """See WholeSource."""
+        if not resident(self._mapping, first, length):
+            return None
+        return memoryview(self._mapping)[first : first + length]
+
+    async def ready(self, first: int, length: int) -> None:
+        """See WholeSource."""
+        await self._disk.in_memory(self._mapping, first, length)
 
 
 class FillSource:
@@ -132,18 +161,32 @@ class Sources:
         self._memory_object_bytes = memory_object_bytes
         self._range_gap_bytes = range_gap_bytes
 
-    async def held(self, info: ObjectInfo) -> Source | None:
+    async def held(self, key: ObjectKey, info: ObjectInfo) -> Source | None:
         """An object that is whole in the cache; None when it is not (a miss)."""
-        data: bytes | None = await self._memory.get(info.cid)
-        if data is not None:
-            self._disk.use(info.cid)
-            return MemorySource(data)
-        mapping = await self._disk.mapping(info.cid)
+        source = self.at_hand(key, info)
+        if source is not None:
+            return source
+        mapping = await self._disk.mapping(key.cid)
         if mapping is None:
             return None
         if info.size_bytes <= self._memory_object_bytes:
             await self._disk.in_memory(mapping, 0, info.size_bytes)
-            await self._memory.set(info.cid, mapping[:])
+            self._memory.put(key.cid, mapping[:])
+        return DiskSource(mapping, self._disk)
+
+    def at_hand(self, key: ObjectKey, info: ObjectInfo) -> WholeSource | None:
+        """The same as far as nothing must be waited for; None when something must. No I/O."""
+        data: bytes | None = self._memory.peek(key.cid)
+        if data is not None:
+            self._disk.use(key.cid)
+            return MemorySource(data)
+        mapping = self._disk.mapped(key.cid)
+        if mapping is None:
+            return None
+        if info.size_bytes <= self._memory_object_bytes:
+            if not resident(mapping, 0, info.size_bytes):
+                return None
+            self._memory.put(key.cid, mapping[:])
         return DiskSource(mapping, self._disk)
 
     async def fetched(self, key: ObjectKey, info: ObjectInfo, first: int) -> Source:
@@ -160,8 +203,8 @@ class Sources:
             detail = "collapsed" if fill.is_shared else "stored"
             fill.is_shared = True
             return FillSource(fill, self._fills, detail)
-        return await self.held(info) or OriginSource(self._origin, key, "no-room")
+        return await self.held(key, info) or OriginSource(self._origin, key, "no-room")
 
     async def nearest(self, key: ObjectKey, info: ObjectInfo, first: int) -> Source:
         """An object as near as it is now: held, else fetched."""
-        return await self.held(info) or await self.fetched(key, info, first)
+        return await self.held(key, info) or await self.fetched(key, info, first)

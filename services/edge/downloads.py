@@ -87,7 +87,7 @@ class Downloads:
             yield Download(info, 0, hit=True, detail="empty", pieces=_nothing(), payment=None)
             return
         length = sum(len(part.before) + part.length for part in parts) + len(after)
-        source = await self._sources.held(info)
+        source = await self._sources.held(key, info)
         usage = usage_of(caller, key, length, hit=source is not None)
         payment = self._payments.take(usage) or await self._payments.reserve(usage)
         try:

@@ -23,6 +23,7 @@ from services.edge.http.cors import Cors
 from services.edge.http.door import DoorHandlers
 from services.edge.http.downloads import DownloadHandlers
 from services.edge.http.fronts import Fronts
+from services.edge.http.hits import Hits
 from services.edge.http.intake import Intake
 from services.edge.http.openapi import DescriptionHandlers
 from services.edge.http.routes import Routes
@@ -93,12 +94,14 @@ class Edge:
         )
         self._is_ready = False
         self._intake = Intake(settings.max_concurrent_calls)
-        self._application = Application(self._routes(), Cors(settings.cors_origins), self._intake)
+        cors = Cors(settings.cors_origins)
+        self._application = Application(self._routes(), cors, self._intake)
         self.http = HttpServer(
             self._application,
             listen=settings.listen,
             tls=_http_tls(settings),
             drain_s=settings.drain_s,
+            hits=self._hits(cors),
         )
         self.grpc = Server(
             listen=settings.grpc_listen,
@@ -162,6 +165,18 @@ class Edge:
             self.pins,
             self.disk,
             self.origin,
+        )
+
+    def _hits(self, cors: Cors) -> Hits:
+        return Hits(
+            self._intake,
+            self.admission,
+            self.lookup,
+            self._sources,
+            self.payments,
+            cors,
+            region=self._settings.region,
+            default_network=self._settings.default_network,
         )
 
     def _routes(self) -> Routes:

@@ -49,20 +49,28 @@ class ObjectLookup:
         other errors; but one seen a while ago and held here is still served, as not final, while
         the chain service cannot be reached.
         """
-        held = self._disk.info(key.cid)
-        if held is not None and self._disk.final_on(key):
-            return held.standing(finalized=True)
-        known: _Known | None = await self._known.get(key)
+        found = self.recall(key)
+        if found is not None:
+            return found
+        try:
+            return await self._ask(key)
+        except WORTH_A_RETRY:
+            known: _Known | None = self._known.peek(key)
+            if known is None or self._disk.info(key.cid) is None:
+                raise
+            return known.info
+
+    def recall(self, key: ObjectKey) -> ObjectInfo | None:
+        """The same as far as it need not be asked for; None when it must. No I/O."""
+        stored = self._disk.stored(key.cid)
+        if stored is not None and key.network in stored.final_on:
+            return stored.info if stored.info.finalized else stored.info.standing(finalized=True)
+        known: _Known | None = self._known.peek(key)
         if known is not None and (
             known.info.finalized or time.monotonic() - known.asked_at < self._recheck_s
         ):
             return known.info
-        try:
-            return await self._ask(key)
-        except WORTH_A_RETRY:
-            if known is None or held is None:
-                raise
-            return known.info
+        return None
 
     def sha256(self, cid: str) -> bytes | None:
         """Of an object's bytes, when this edge has them all."""

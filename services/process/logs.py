@@ -82,11 +82,12 @@ class BatchedLines:
         self._lines = bytearray()
 
     def add(self, fields: EventDict) -> None:
-        """Takes a line; ``fields`` is the caller's no longer."""
+        """Takes a line; ``fields`` is the caller's no longer, and may have a ``timestamp``."""
         if not self._wanted:
             return
         fields["event"] = self._event
-        fields["timestamp"] = datetime.now(UTC)
+        if "timestamp" not in fields:
+            fields["timestamp"] = datetime.now(UTC)
         line: Any = fields  # each step takes what the one before it made
         for processor in _chain:
             line = processor(None, "info", line)

@@ -141,6 +141,10 @@ class DiskCache:
         stored = self._stored.get(cid)
         return stored.sha256 if stored else None
 
+    def stored(self, cid: str) -> StoredObject | None:
+        """All that it knows of it; another one as soon as anything of it changes."""
+        return self._stored.get(cid)
+
     def final_on(self, key: ObjectKey) -> bool:
         """Whether an object is held here, and was seen to be final on its network."""
         stored = self._stored.get(key.cid)
@@ -181,15 +185,22 @@ class DiskCache:
 
     async def mapping(self, cid: str) -> Mapping | None:
         """An object's bytes; None when it is not here, or turns out to be damaged."""
-        if cid not in self._stored:
+        found = self.mapped(cid)
+        if found is not None or cid not in self._stored:
+            return found
+        self._order.use(cid)
+        found = await self._opened(cid)
+        if found is not None:
+            self._keep_open(cid, found)
+        return found
+
+    def mapped(self, cid: str) -> Mapping | None:
+        """The same of a file that is open; None when it is not. No I/O."""
+        found = self._mappings.get(cid)
+        if found is None or cid not in self._stored:
             return None
         self._order.use(cid)
-        found = self._mappings.get(cid) or await self._opened(cid)
-        if found is not None:
-            self._kept_open[cid] = found
-            self._kept_open.move_to_end(cid)
-            if len(self._kept_open) > _KEPT_OPEN:
-                self._kept_open.popitem(last=False)
+        self._keep_open(cid, found)
         return found
 
     async def in_memory(self, mapping: Mapping, offset: int, length: int) -> None:
@@ -247,6 +258,12 @@ class DiskCache:
         self._stored[stored.info.cid] = stored
         self._order.add(stored.info.cid, stored.info.size_bytes)
         self._whole_bytes += stored.info.size_bytes
+
+    def _keep_open(self, cid: str, mapping: Mapping) -> None:
+        self._kept_open[cid] = mapping
+        self._kept_open.move_to_end(cid)
+        if len(self._kept_open) > _KEPT_OPEN:
+            self._kept_open.popitem(last=False)
 
     async def _opened(self, cid: str) -> Mapping | None:
         """Opens a file once, however many ask at the same time."""

@@ -38,6 +38,8 @@ class MokaCache(BaseCache):  # type: ignore[misc]  # its base has no types
         # timeout=0: nothing here waits, and aiocache's timer costs 14 us a call.
         super().__init__(serializer=NullSerializer(), timeout=0)
         self._moka: Moka[Any, Any] = Moka(capacity, weigher=weigher)
+        self.peek: Callable[[Any], Any] = self._moka.get
+        """As ``get``, for callers that cannot wait; None when there is nothing."""
 
     @property
     def weight(self) -> int:
@@ -45,9 +47,9 @@ class MokaCache(BaseCache):  # type: ignore[misc]  # its base has no types
         self._moka.run_pending_tasks()
         return self._moka.weighted_size()
 
-    def peek(self, key: Hashable) -> Any:  # noqa: ANN401 (whatever was kept)
-        """As ``get``, for callers that cannot wait; None when there is nothing."""
-        return self._moka.get(key)
+    def put(self, key: Hashable, value: object) -> None:
+        """As ``set``, for callers that cannot wait."""
+        self._moka.set(key, value)
 
     # aiocache's hooks. It passes its connection and encoding by keyword; there are none here.
 

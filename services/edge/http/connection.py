@@ -16,6 +16,7 @@ import asyncio
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 # struct tcp_info of <linux/tcp.h>: tcpi_bytes_acked, u64, without the SYN.
@@ -47,6 +48,13 @@ class Connection:
         self.ended = asyncio.Event()
         """Set when nothing more can be written or received."""
         self._drained = asyncio.Event()
+        client = transport.get_extra_info("peername")
+        self.peer = f"{client[0]}:{client[1]}" if client else ""
+        """The client's address, as the log has it."""
+        self.delivers = ""
+        """The CID of the object that is being sent, if one is."""
+        self._tells_all = False
+        """Whether the protocol is told when the last byte has left, not only most of them."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the transport has)
         return getattr(self._transport, name)
@@ -71,17 +79,50 @@ class Connection:
         self._written += memoryview(data).nbytes
         self._transport.write(data)
 
+    def send(self, parts: Sequence[bytes | memoryview]) -> bool:
+        """Hands bytes to the kernel at once; whether it took all.
+
+        When it did not, ``drained`` is called once the last of them has left. For connections
+        without TLS. Nothing happens when the connection is ending.
+        """
+        transport = self._transport
+        if self.lost or transport.is_closing():
+            return False
+        self.tell_all()
+        for part in parts:
+            self._written += len(part)
+        transport.writelines(parts)
+        # A write that fails empties the buffer, too; the end of the connection follows.
+        return not (transport.get_write_buffer_size() or transport.is_closing())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be sent, and something may be."""
+        transport = self._transport
+        return not (self.lost or transport.get_write_buffer_size() or transport.is_closing())
+
+    def tell_all(self) -> None:
+        """From now on the protocol is told when the last byte of what is written has left."""
+        if not self._tells_all:
+            self._tells_all = True
+            # Nothing may wait in the buffer; so the transport also hands over at once what it gets.
+            self._transport.set_write_buffer_limits(high=0)
+
+    def tell_most(self) -> None:
+        """From now on it is told as soon as there is room again: better while writing goes on."""
+        if self._tells_all and not self.lost:
+            self._tells_all = False
+            self._transport.set_write_buffer_limits()
+
     async def flushed(self, position: int) -> None:
         """Waits until everything up to ``position`` is sent, or the connection ends."""
         if not self._is_sent(position):
             await asyncio.sleep(0)  # what is small leaves at the end of the loop's turn
         while not self._is_sent(position):
             self._drained.clear()
-            # The protocol is told when the buffer has been above the limit and is empty again.
-            self._transport.set_write_buffer_limits(high=0)
+            self.tell_all()
             await self._drained.wait()
-            if not self.lost:
-                self._transport.set_write_buffer_limits()
+            self.tell_most()
 
     def drained(self) -> None:
         """Takes note that the transport's buffer is empty enough again."""

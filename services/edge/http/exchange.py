@@ -92,7 +92,7 @@ class Exchange:
         """Sends the head of the answer; ``dated`` when a Date is among the headers already."""
         self.status = status
         if not dated:
-            headers.append((b"date", _date(int(time.time()))))
+            headers.append((b"date", date_of(int(time.time()))))
         if not any(name == b"access-control-allow-origin" for name, _ in headers):
             headers.extend(self.cors)
         if self.request_id:
@@ -164,6 +164,6 @@ def _joined(fields: Headers) -> dict[str, str]:
 
 
 @lru_cache(1)
-def _date(now: int) -> bytes:
+def date_of(now: int) -> bytes:
     """A moment as Date has it; the same for all answers of a second."""
     return formatdate(now, usegmt=True).encode("ascii")

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from datetime import UTC, datetime
+
 from services.process.logs import BatchedLines
 from services.rpc.errors import OverloadedError, ShuttingDownError
+from services.rpc.trace import trace_id_of, trace_parent_of
+
+HitRequest = tuple[float, str, str, str | None, str, str]
+"""When it began (``time.perf_counter``), its path, its id, its traceparent, the client's address,
+and the account."""
+
+_BATCH_S = 0.05
+_BATCH = 512
 
 
 class Intake:
@@ -18,6 +30,7 @@ class Intake:
         self._under_way = 0
         self._closed = False
         self._lines = BatchedLines("request")
+        self._hits: list[tuple[HitRequest, int, float, float]] = []
 
     def close(self) -> None:
         """From now on every new request is refused (SHUTTING_DOWN)."""
@@ -47,6 +60,35 @@ class Intake:
         """The canonical line of a request; written with others, at most 0.1 s late."""
         self._lines.add(fields)
 
+    def note_hit(self, request: HitRequest, sent_bytes: int) -> None:
+        """The same of a hit that was answered at once; its line is only made when it is written."""
+        hits = self._hits
+        if not hits:
+            asyncio.get_running_loop().call_later(_BATCH_S, self._record_hits)
+        hits.append((request, sent_bytes, time.perf_counter(), time.time()))
+        if len(hits) == _BATCH:
+            asyncio.get_running_loop().call_soon(self._record_hits)
+
     def flush(self) -> None:
         """Writes the lines that wait."""
+        self._record_hits()
         self._lines.flush()
+
+    def _record_hits(self) -> None:
+        hits, self._hits = self._hits, []
+        for (started, path, request_id, trace_parent, peer, account_id), sent, ended, at in hits:
+            self._lines.add(
+                {
+                    "timestamp": datetime.fromtimestamp(at, UTC),
+                    "method": "GET",
+                    "path": path,
+                    "status": 200,
+                    "sent_bytes": sent,
+                    "duration_ms": round((ended - started) * 1000, 3),
+                    "request_id": request_id,
+                    "trace_id": trace_id_of(trace_parent_of(trace_parent)),
+                    "peer": peer,
+                    "account_id": account_id,
+                    "cache": "hit",
+                }
+            )

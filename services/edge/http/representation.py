@@ -123,11 +123,20 @@ def cost(payment: Payment | None) -> Headers:
     """What the answer costs when all of it is sent, and what is left besides."""
     if payment is None:
         return [(b"tollmesh-cost", b"0")]
+    return [*price(payment.amount, payment.currency), available(payment.available)]
+
+
+def price(amount: int, currency: str) -> Headers:
+    """What the answer costs when all of it is sent."""
     return [
-        (b"tollmesh-cost", b"%d" % payment.amount),
-        (b"tollmesh-currency", payment.currency.encode("ascii", "replace")),
-        (b"tollmesh-available", b"%d" % payment.available),
+        (b"tollmesh-cost", b"%d" % amount),
+        (b"tollmesh-currency", currency.encode("ascii", "replace")),
     ]
+
+
+def available(amount: int) -> Field:
+    """What the account can spend besides."""
+    return b"tollmesh-available", b"%d" % amount
 
 
 @lru_cache(4096)

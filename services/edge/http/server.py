@@ -13,13 +13,16 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from services.edge.http.answer import Answer
 from services.edge.http.connection import Connection
+from services.edge.http.hits import Asked, Hits
 from services.edge.http.problems import problem
 from services.rpc.errors import InvalidArgumentError
 
@@ -32,6 +35,7 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 20.0
 KEEP_ALIVE_S = 75
 _CLEAN_UP_S = 5.0
+_USUAL_BYTES = 2048
 # How much the kernel may hold of a connection that it cannot send yet. Its default, up to 4 MiB,
 # is memory for nothing when readers stall.
 _UNSENT_BYTES = 128 * 1024
@@ -46,6 +50,7 @@ class HttpServer:
         listen: ``host:port``; port 0 picks a free one.
         tls: None for plain text.
         drain_s: how long ``drain`` lets answers finish.
+        hits: is asked first for the answer to a plain GET, where there is no TLS.
     """
 
     def __init__(
@@ -55,13 +60,14 @@ class HttpServer:
         listen: str,
         tls: ssl.SSLContext | None = None,
         drain_s: float = 10.0,
+        hits: Hits | None = None,
     ) -> None:
         self._listen = listen
         # Its lines are about mistakes of clients; ours say what became of each request.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         config = uvicorn.Config(
             application,
-            http=_Protocol,
+            http=cast("type[asyncio.Protocol]", partial(_Protocol, hits)),
             ws="none",
             lifespan="off",
             loop="none",
@@ -138,6 +144,7 @@ class _Server(uvicorn.Server):
             connection.transport.abort()
         if tasks:
             await asyncio.wait(tasks, timeout=_CLEAN_UP_S)
+        await asyncio.sleep(0)  # an aborted connection hears of it in the next turn
 
 
 class _Protocol(HttpToolsProtocol):
@@ -145,43 +152,93 @@ class _Protocol(HttpToolsProtocol):
 
     def __init__(
         self,
+        hits: Hits | None,
         config: uvicorn.Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, dict(app_state), _loop)
-        self._connection: Connection | None = None
+        self._connection: Connection = None  # type: ignore[assignment]  # made with the transport
+        self._hits = hits
+        self._answer: Answer | None = None
+        """The latest that was given at once, finished or not."""
+        self._usual: tuple[bytes, Asked] | None = None
+        """How the head of a hit on this connection went on behind its path, and what that says."""
+        self._asked: Asked | None = None
+        """What the fields of the latest hit say."""
+        self._messages = 0
+        """How many began in what was received last."""
+        self._in_message = False
+        self._in_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._is_deaf = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connection = Connection(cast("asyncio.Transport", transport))
         self.app_state["connection"] = self._connection
         super().connection_made(cast("asyncio.Transport", self._connection))
+        if self.scheme != "http":
+            self._hits = None
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._connection.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
-        if self._connection is not None:
-            self._connection.end(exc)
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self._connection.end(exc)
+        if self._answer is not None:
+            self._answer.lost()
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._connection is not None:
-            self._connection.drained()
+        self._connection.drained()
+        if self._answer is not None:
+            self._answer.drained()
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
-        if self._head_timer is not None:
+        if self._in_head:
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.abort()
                 return
             self._head_bytes += len(data)
+        if self._usual is not None and self._answers_usual(data, *self._usual):
+            return
+        is_start, self._messages = not self._in_message, 0
         super().data_received(data)
+        if is_start and self._messages == 1 and not self._in_message:
+            self._learn(data)
+        if self._in_head and self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+
+    def _learn(self, data: bytes) -> None:
+        """Remembers what was received, which is one request, if it was answered at once."""
+        asked, self._asked = self._asked, None
+        start = b"GET %b HTTP/1.1\r\n" % self.url
+        if asked is not None and len(data) <= _USUAL_BYTES and data.startswith(start):
+            self._usual = (data[4 + len(self.url) :], asked)
+
+    def _answers_usual(self, data: bytes, usual: bytes, asked: Asked) -> bool:
+        """Answers a GET that differs from an earlier one in its path alone: nothing is parsed.
+
+        Clients that keep a connection send the same fields again and again.
+        """
+        if (
+            self._in_message
+            or not data.endswith(usual)
+            or not data.startswith(b"GET /")
+            or not self._is_free()
+        ):
+            return False
+        self._idle_since = None
+        # If more than a path stands there, it is no path that Hits knows.
+        return self._answers_hit(data[4 : -len(usual)], asked)
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what is not HTTP; never in the middle of an answer that is under way."""
@@ -200,13 +257,92 @@ class _Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._messages += 1
+        self._in_message = True
         self._head_bytes = 0
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+        self._in_head = True
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         self._stop_head_timer()
+        self._connection.delivers = ""
+        if self._hits is not None and self._is_plain_get():
+            self._asked = self._hits.read(self.headers)
+            if self._asked is not None and self._answers_hit(self.url, self._asked):
+                return
+            self._asked = None
+        if self._answer is None or self._answer.response_complete:
+            self._connection.tell_most()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        super().on_message_complete()
+
+    def _is_plain_get(self) -> bool:
+        """Whether a GET that keeps its connection was received, and is the next to be answered."""
+        parser = self.parser
+        return (
+            parser.get_method() == b"GET"
+            and self._is_free()
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+        )
+
+    def _is_free(self) -> bool:
+        """Whether no answer is under way, nor waited for."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
+        return (
+            (cycle is None or cycle.response_complete)
+            and not self.pipeline
+            and self._connection.is_idle
+        )
+
+    def _answers_hit(self, path: bytes, asked: Asked) -> bool:
+        """Answers a plain GET, if that can be done at once."""
+        if self._hits is None:
+            return False
+        answer = self._hits.answer(path, asked, self._connection, self._answered)
+        if answer is None:
+            return False
+        self.cycle = cast("RequestResponseCycle", answer)
+        if isinstance(answer, Answer):
+            self._answer = answer
+        else:
+            self.on_response_complete()
+        return True
+
+    def _answered(self) -> None:
+        """An answer that was given at once has ended."""
+        if self._answer is not None and not self._answer.keep_alive:
+            self.transport.close()
+        if self.pipeline:
+            self._connection.tell_most()
+        self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, with one timer for all the pauses of a connection."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_if_idle)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def _end_if_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since is None:
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s <= 0:
+            self.timeout_keep_alive_handler()
+        else:
+            self._idle_timer = self.loop.call_later(left_s, self._end_if_idle)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
