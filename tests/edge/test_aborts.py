@@ -54,6 +54,21 @@ async def test_a_reader_that_says_it_had_enough_pays_to_the_byte(
     assert await tenant.paid_bytes() == [received]
 
 
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_reader_that_leaves_amid_several_ranges_pays_for_what_reached_it(
+    world: World, edge: RunningEdge, tenant: Tenant, reset: bool
+) -> None:
+    cid = world.chain.add(some_bytes(SIZE))
+    ranges = {"Range": f"bytes=0-9,100-{SIZE // 2},{SIZE // 2 + 100}-"}
+    headers = tenant.headers | ranges
+    reader = await open_reader(edge.host, edge.port, object_path(cid), headers)
+    await asyncio.to_thread(reader.read, 300_000)
+    arrived = await asyncio.to_thread(reader.arrived)
+    assert 300_000 <= arrived < SIZE
+    reader.close(reset=reset)
+    assert await tenant.paid_bytes() == [arrived], "delimiters are a part of it"
+
+
 async def test_many_downloads_broken_off_anywhere_add_up(
     world: World, edge: RunningEdge, tenant: Tenant
 ) -> None:

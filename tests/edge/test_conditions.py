@@ -7,7 +7,7 @@ import pytest
 from services.edge.http.conditions import not_modified
 from services.edge.http.problems import PreconditionFailedError
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path
-from tests.support.fake_chain import cid_of
+from tests.support.fake_chain import NETWORK, cid_of
 
 CID = "bafkr6iexample"
 OTHER = '"other"'
@@ -127,3 +127,21 @@ async def test_fields_sent_several_times_are_one_list(
     fields = [*tenant.headers.items(), ("If-None-Match", OTHER), ("If-None-Match", f'"{cid}"')]
     async with edge.session.get(object_path(cid), headers=fields) as answer:
         assert answer.status == 304
+
+
+async def test_what_has_no_validator_is_not_changed_under_if_match(
+    world: World, edge: RunningEdge, tenant: Tenant
+) -> None:
+    cid = world.chain.add(b"hello")
+    for method, path in (
+        ("POST", f"/objects/{NETWORK}"),
+        ("PUT", f"/pins/{NETWORK}/{cid}"),
+        ("DELETE", f"/pins/{NETWORK}/{cid}"),
+    ):
+        for field in ("*", f'"{cid}"'):
+            fields = {"Content_Length": "0"} if method == "POST" else {}
+            answer = await edge.get(path, tenant, method, If_Match=field, **fields)
+            assert answer.status == 412, path
+    assert await tenant.paid() == []
+    answer = await edge.get(f"/pins/{NETWORK}/{cid}", tenant, "PUT", If_None_Match="*")
+    assert answer.status == 201

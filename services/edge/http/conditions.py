@@ -33,6 +33,15 @@ def not_modified(request: Mapping[str, str], tag: str) -> bool:
     return if_none_match is not None and _names(if_none_match, tag, weakly=True)
 
 
+def refuse_if_match(request: Mapping[str, str]) -> None:
+    """Refuses what would change something that has no validator: If-Match cannot hold there.
+
+    Raises PreconditionFailedError.
+    """
+    if "if-match" in request:
+        raise PreconditionFailedError
+
+
 def _names(field: str, tag: str, *, weakly: bool) -> bool:
     """Whether a field names what is there: by ``*``, or by its tag (section 8.8.3.2)."""
     if field.strip(" \t") == "*":

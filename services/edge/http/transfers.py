@@ -9,6 +9,7 @@ from email.utils import collapse_rfc2231_value
 from uuid import uuid4
 
 from services.edge.admission import PIN, UPLOAD, UPLOAD_STATUS, Admission
+from services.edge.http.conditions import refuse_if_match
 from services.edge.http.exchange import Exchange
 from services.edge.http.problems import LengthRequiredError
 from services.edge.objects import ObjectKey
@@ -58,6 +59,7 @@ class TransferHandlers:
         with self._admission.slot(caller):
             size_bytes = _content_length(exchange)
             self._uploads.check(network, size_bytes)
+            refuse_if_match(exchange.headers)
             upload = await self._uploads.take(
                 caller,
                 network,
@@ -110,6 +112,7 @@ class TransferHandlers:
         exchange.log_fields["account_id"] = caller.account_id
         with self._admission.slot(caller):
             key = ObjectKey.parse(network, cid)
+            refuse_if_match(exchange.headers)
             request_id = _idempotency_key(exchange) or uuid4().hex
             pinned = await self._pins.pin(caller, key, request_id)
         await exchange.respond_json(
@@ -129,6 +132,7 @@ class TransferHandlers:
         exchange.log_fields["account_id"] = caller.account_id
         with self._admission.slot(caller):
             key = ObjectKey.parse(network, cid)
+            refuse_if_match(exchange.headers)
             await self._pins.unpin(caller, key, _idempotency_key(exchange) or uuid4().hex)
         await exchange.respond(204, [])
 
