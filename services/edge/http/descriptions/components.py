@@ -30,12 +30,13 @@ PARAMETERS: Json = {
     "range": _parameter(
         "header",
         "Range",
-        "The part wanted, by RFC 9110, section 14.",
+        "The part wanted, or up to 64 parts, by RFC 9110, section 14.",
         {"type": "string"},
         examples={
             "first": {"value": "bytes=0-1023"},
             "open": {"value": "bytes=1024-"},
             "suffix": {"value": "bytes=-500"},
+            "several": {"value": "bytes=0-99,-100"},
         },
     ),
     "if-range": _parameter(
@@ -46,6 +47,18 @@ PARAMETERS: Json = {
     ),
     "if-none-match": _parameter(
         "header", "If-None-Match", "304 if one of these ETags is the object's.", {"type": "string"}
+    ),
+    "want-repr-digest": _parameter(
+        "header",
+        "Want-Repr-Digest",
+        "`sha-256=0` for no Repr-Digest (RFC 9530).",
+        {"type": "string"},
+    ),
+    "want-content-digest": _parameter(
+        "header",
+        "Want-Content-Digest",
+        "`sha-256=1` for a Content-Digest of a short part (RFC 9530).",
+        {"type": "string"},
     ),
     "tollmesh-front": _parameter(
         "header", "Tollmesh-Front", "This edge's secret.", {"type": "string"}, required=True
@@ -68,14 +81,17 @@ PARAMETERS: Json = {
 HEADERS: Json = {
     "X-Request-Id": _header("Names the request in the logs of every service that took part."),
     "Accept-Ranges": _header("Always `bytes`."),
+    "Age": _header("Since when nobody asked the network about it, in s; with hits.", _COUNT),
     "Allow": _header("The methods that this path takes."),
     "Cache-Control": _header("How long the answer may be kept, and by whom (RFC 9111)."),
     "Cache-Status": _header("What this edge's cache had to do with it (RFC 9211)."),
+    "Content-Digest": _header("SHA-256 of the body, to who wants it (RFC 9530)."),
     "Content-Disposition": _header("Saved or shown, and under which name (RFC 6266)."),
     "Content-Length": _header("Bytes of the body.", _COUNT),
     "Content-Range": _header("The part sent, or `bytes */size` with 416."),
     "ETag": _header("The CID, as a strong validator.", example=f'"{EXAMPLE_CID}"'),
     "Location": _header("The path of the object that was made."),
+    "Repr-Digest": _header("SHA-256 of the whole object, once it is here (RFC 9530)."),
     "Retry-After": _header("In how many seconds a repetition may help.", _COUNT),
     "Tollmesh-Account": _header("The account that pays."),
     "Tollmesh-Available": _header("What the account can spend besides, as far as is known."),

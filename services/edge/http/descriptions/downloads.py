@@ -19,8 +19,10 @@ _REPRESENTATION = (
     "Accept-Ranges",
     "Content-Disposition",
     "Content-Length",
+    "Repr-Digest",
+    "Content-Digest",
 )
-_METERED = ("Cache-Status", "Tollmesh-Cost", "Tollmesh-Currency", "Tollmesh-Available")
+_METERED = ("Age", "Cache-Status", "Tollmesh-Cost", "Tollmesh-Currency", "Tollmesh-Available")
 _BYTES: Json = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -37,11 +39,17 @@ def _download(operation_id: str, summary: str, *path_parameters: str) -> Json:
             "if-range",
             "if-match",
             "if-none-match",
+            "want-repr-digest",
+            "want-content-digest",
         ),
         "responses": {
             "200": answer("The object.", _BYTES, *_REPRESENTATION, *_METERED),
             "206": answer(
-                "The part asked for.", _BYTES, *_REPRESENTATION, *_METERED, "Content-Range"
+                "The part asked for, or several (multipart/byteranges).",
+                _BYTES,
+                *_REPRESENTATION,
+                *_METERED,
+                "Content-Range",
             ),
             "304": answer("The caller has it already. Free.", None, *_VALIDATORS),
             **problems(
