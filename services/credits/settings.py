@@ -88,7 +88,8 @@ class MeterPrice(BaseModel):
 DEFAULT_TARIFF = {
     "download": MeterPrice(hit="1/1024", miss="2/1024"),
     "upload": MeterPrice(miss="4/1024"),
-    "pin": MeterPrice(miss="1/1024"),
+    # Byte-hours: 30 days cost what one download of the same bytes from a cache does.
+    "pin": MeterPrice(miss="1/737280"),
 }
 
 

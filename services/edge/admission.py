@@ -56,6 +56,8 @@ UPLOAD = (pb.ACTION_UPLOAD,)
 PIN = (pb.ACTION_PIN,)
 STAT = (pb.ACTION_READ, pb.ACTION_DOWNLOAD)
 UPLOAD_STATUS = (pb.ACTION_READ, pb.ACTION_UPLOAD)
+LIST_PINS = (pb.ACTION_PIN, pb.ACTION_READ)
+ADMIN = (pb.ACTION_ADMIN,)
 
 Actions = tuple["pb.Action.ValueType", ...]
 """What a request amounts to; a key that may do any of them will do."""

@@ -7,13 +7,13 @@ object: 50 stalled readers of 8 MiB need no more memory than one.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, aclosing, suppress
 from typing import Protocol
 
 from services.edge.cache.disk import DiskCache
 from services.edge.cache.files import Mapping, resident
 from services.edge.cache.memory import MokaCache
-from services.edge.fill import Fill, Fills
+from services.edge.fill import Fill, Fills, NotStoredError
 from services.edge.objects import ObjectInfo, ObjectKey
 from services.edge.origin import Origin
 
@@ -68,21 +68,28 @@ class MemorySource:
 
 
 class DiskSource:
-    """An object in the disk tier."""
+    """An object in the disk tier. When the disk cannot read it, it is forgotten."""
 
     detail = "disk"
 
-    def __init__(self, mapping: Mapping, disk: DiskCache) -> None:
+    def __init__(self, mapping: Mapping, disk: DiskCache, cid: str, past: Source) -> None:
         self._mapping = mapping
         self._disk = disk
+        self._cid = cid
+        self._past = past
 
     async def pieces(self, first: int, length: int) -> AsyncGenerator[Piece]:
-        """See Source."""
-        view, end = memoryview(self._mapping), first + length
-        for position in range(first, end, SLICE_BYTES):
-            size = min(SLICE_BYTES, end - position)
-            await self.ready(position, size)
-            yield view[position : position + size]
+        """See Source. From where the disk fails, the bytes come past the cache."""
+        view, position, end = memoryview(self._mapping), first, first + length
+        with suppress(OSError):
+            while position < end:
+                size = min(SLICE_BYTES, end - position)
+                await self.ready(position, size)
+                yield view[position : position + size]
+                position += size
+        async with aclosing(self._past.pieces(position, end - position)) as rest:
+            async for piece in rest:
+                yield piece
 
     def at_once(self, first: int, length: int) -> Piece | None:
         """See WholeSource."""
@@ -92,31 +99,39 @@ class DiskSource:
 
     async def ready(self, first: int, length: int) -> None:
         """See WholeSource."""
-        await self._disk.in_memory(self._mapping, first, length)
+        try:
+            await self._disk.in_memory(self._mapping, first, length)
+        except OSError:
+            await self._disk.lose(self._cid)
+            raise
 
 
 class FillSource:
     """An object on its way into the cache: what has arrived, as it arrives."""
 
-    def __init__(self, fill: Fill, fills: Fills, detail: str) -> None:
+    def __init__(self, fill: Fill, fills: Fills, detail: str, past: Source) -> None:
         self.detail = detail
         self._fill = fill
         self._fills = fills
+        self._past = past
 
     def in_use(self) -> AbstractContextManager[None]:
         """Keeps the fetch going between two takings of pieces."""
         return self._fills.reading(self._fill)
 
     async def pieces(self, first: int, length: int) -> AsyncGenerator[Piece]:
-        """See Source."""
+        """See Source. From where the disk fails, the bytes come past the cache."""
         position, end = first, first + length
         view = memoryview(self._fill.partial.mapping)
-        with self._fills.reading(self._fill):
+        with self._fills.reading(self._fill), suppress(NotStoredError):
             while position < end:
                 reached = await self._fill.beyond(position)
                 size = min(SLICE_BYTES, end - position, reached - position)
                 yield view[position : position + size]
                 position += size
+        async with aclosing(self._past.pieces(position, end - position)) as rest:
+            async for piece in rest:
+                yield piece
 
 
 class OriginSource:
@@ -166,28 +181,32 @@ class Sources:
         source = self.at_hand(key, info)
         if source is not None:
             return source
-        mapping = await self._disk.mapping(key.cid)
+        mapping = await self._disk.mapping(info.cid)
         if mapping is None:
             return None
+        source = self._on_disk(key, mapping)
         if info.size_bytes <= self._memory_object_bytes:
-            await self._disk.in_memory(mapping, 0, info.size_bytes)
-            self._memory.put(key.cid, mapping[:])
-        return DiskSource(mapping, self._disk)
+            try:
+                await source.ready(0, info.size_bytes)
+            except OSError:
+                return None
+            self._memory.put(info.cid, mapping[:])
+        return source
 
     def at_hand(self, key: ObjectKey, info: ObjectInfo) -> WholeSource | None:
         """The same as far as nothing must be waited for; None when something must. No I/O."""
-        data: bytes | None = self._memory.peek(key.cid)
+        data: bytes | None = self._memory.peek(info.cid)
         if data is not None:
-            self._disk.use(key.cid)
+            self._disk.use(info.cid)
             return MemorySource(data)
-        mapping = self._disk.mapped(key.cid)
+        mapping = self._disk.mapped(info.cid)
         if mapping is None:
             return None
         if info.size_bytes <= self._memory_object_bytes:
             if not resident(mapping, 0, info.size_bytes):
                 return None
-            self._memory.put(key.cid, mapping[:])
-        return DiskSource(mapping, self._disk)
+            self._memory.put(info.cid, mapping[:])
+        return self._on_disk(key, mapping)
 
     async def fetched(self, key: ObjectKey, info: ObjectInfo, first: int) -> Source:
         """An object that was not in the cache: fetched into it, or past it.
@@ -202,9 +221,15 @@ class Sources:
         if fill is not None:
             detail = "collapsed" if fill.is_shared else "stored"
             fill.is_shared = True
-            return FillSource(fill, self._fills, detail)
+            return FillSource(fill, self._fills, detail, self._past(key))
         return await self.held(key, info) or OriginSource(self._origin, key, "no-room")
 
     async def nearest(self, key: ObjectKey, info: ObjectInfo, first: int) -> Source:
         """An object as near as it is now: held, else fetched."""
         return await self.held(key, info) or await self.fetched(key, info, first)
+
+    def _on_disk(self, key: ObjectKey, mapping: Mapping) -> DiskSource:
+        return DiskSource(mapping, self._disk, key.cid, self._past(key))
+
+    def _past(self, key: ObjectKey) -> OriginSource:
+        return OriginSource(self._origin, key, "bypass")

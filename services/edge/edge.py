@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from services.edge.admission import Admission
+from services.edge.bans import Bans
 from services.edge.cache.catalog import Catalog
 from services.edge.cache.disk import DiskCache
 from services.edge.cache.memory import MokaCache, bytes_weight
@@ -26,16 +27,17 @@ from services.edge.http.fronts import Fronts
 from services.edge.http.hits import Hits
 from services.edge.http.intake import Intake
 from services.edge.http.openapi import DescriptionHandlers
+from services.edge.http.operations import add_operations
 from services.edge.http.routes import Routes
 from services.edge.http.server import HttpServer
 from services.edge.http.transfers import HealthHandlers, TransferHandlers
 from services.edge.lookup import ObjectLookup
 from services.edge.origin import Origin
 from services.edge.origins.opening import open_origins
-from services.edge.pins import Pins
 from services.edge.servicer import EdgeServicer
 from services.edge.settings import EdgeSettings
 from services.edge.till import open_till
+from services.edge.upkeep import make_kept
 from services.edge.uploads import Uploads
 from services.process.logs import get_logger
 from services.rpc.server import Limits, Server
@@ -70,13 +72,15 @@ class Edge:
         self.disk = disk
         self.memory = MokaCache(settings.memory_bytes, bytes_weight)
         self.origin = Origin(services.chain, idle_s=settings.origin_idle_s)
-        self.fills = Fills(self.origin, disk)
+        self.bans = bans = Bans(catalog, settings.blocked_by)
+        self.fills = Fills(self.origin, disk, bans)
         self._till = till = open_till(settings, services.credits, services.leases)
         self.holds, self.payments = till.holds, till.payments
         ledger = till.ledger
         self.admission = Admission(services.auth, settings.region)
-        self.lookup = ObjectLookup(self.origin, disk, recheck_s=settings.finality_recheck_s)
-        self._sources = Sources(
+        recheck_s = settings.finality_recheck_s
+        self.lookup = ObjectLookup(self.origin, disk, bans, recheck_s=recheck_s)
+        self._sources = sources = Sources(
             self.memory,
             disk,
             self.fills,
@@ -87,11 +91,11 @@ class Edge:
         self.door = open_door(settings, self.admission, self.payments, ledger, disk)
         self.captures = Captures(self.door, settings.capture_log, settings.cache_dir)
         self.origins = open_origins(settings, self.admission, self.payments)
-        self.downloads = Downloads(self.payments, self._sources)
+        self.downloads = Downloads(self.payments, sources)
         self.uploads = Uploads(self.holds, self.origin, max_bytes=settings.max_upload_bytes)
-        self.pins = Pins(
-            catalog, disk, self.fills, self.lookup, self.holds, max_bytes=settings.pin_bytes
-        )
+        tiers = self.memory, disk, self.fills
+        kept = make_kept(settings, catalog, tiers, self.lookup, bans, till, self._cut_off)
+        self.pins, self.operations, self.upkeep = kept.pins, kept.operations, kept.upkeep
         self._is_ready = False
         self._intake = Intake(settings.max_concurrent_calls)
         cors = Cors(settings.cors_origins)
@@ -127,6 +131,7 @@ class Edge:
         )
         await disk.open()
         edge = cls(settings, services, catalog, disk)
+        await edge.bans.open()
         await edge.pins.open()
         edge._till.recover()
         return edge
@@ -136,6 +141,7 @@ class Edge:
         await self.grpc.start()
         await self.http.start()
         self.captures.start()
+        self.upkeep.start()
         self._is_ready = True
 
     async def drain(self) -> None:
@@ -144,6 +150,7 @@ class Edge:
         self._intake.close()
         await asyncio.gather(self.http.drain(), self.grpc.drain())
         self._intake.flush()
+        await self.upkeep.stop()
         if self.origins is not None:
             await self.origins.close()
         await self.fills.close()
@@ -151,6 +158,9 @@ class Edge:
         await self.door.close(self._settings.drain_s)
         await self.payments.drain(self._settings.drain_s)
         await self.disk.close()
+
+    def _cut_off(self, cid: str) -> int:
+        return self.http.cut_off(cid)
 
     def _servicers(self) -> list[object]:
         keep = self._settings.keep_credentials
@@ -165,6 +175,7 @@ class Edge:
             self.pins,
             self.disk,
             self.origin,
+            self.operations,
         )
 
     def _hits(self, cors: Cors) -> Hits:
@@ -213,6 +224,8 @@ class Edge:
         routes.add("GET HEAD", "/{cid}/status", transfers.get_default_status)
         routes.add("PUT", "/pins/{network}/{cid}", transfers.put_pin)
         routes.add("DELETE", "/pins/{network}/{cid}", transfers.delete_pin)
+        routes.add("GET HEAD", "/pins", transfers.get_pins)
+        add_operations(routes, self.admission, self.operations)
         routes.add("GET HEAD", "/healthz", health.healthz)
         routes.add("GET HEAD", "/readyz", health.readyz)
         door = DoorHandlers(fronts, self.door, self.captures)

@@ -30,9 +30,33 @@ class PinCapacityExhaustedError(ServiceError):
     reason = reasons.ERROR_REASON_PIN_CAPACITY_EXHAUSTED
 
 
+class ObjectBannedError(ServiceError):
+    """This object is not served here, for legal reasons."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = reasons.ERROR_REASON_OBJECT_BANNED
+
+
+class BanNotFoundError(ServiceError):
+    """This object is not banned on this edge."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = reasons.ERROR_REASON_BAN_NOT_FOUND
+
+
+class ObjectPinnedError(ServiceError):
+    """Somebody pays for this object to stay; say that it is to be dropped all the same."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = reasons.ERROR_REASON_OBJECT_PINNED
+
+
 ERRORS: tuple[type[ServiceError], ...] = (
     RateLimitedError,
     PinNotFoundError,
     PinCapacityExhaustedError,
+    ObjectBannedError,
+    BanNotFoundError,
+    ObjectPinnedError,
 )
 """A class for each reason of the edge: what clients know besides those of services behind it."""

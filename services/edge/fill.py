@@ -2,18 +2,20 @@
 
 The bytes go to a file that readers follow as it grows: each gets what has arrived, as a slice of
 the file's pages, and waits only for what has not. When the fetch fails, readers get every byte that
-arrived (all verified by the chain service) and then the error. When its last reader leaves, a fetch
-goes on if half of the object is here already, or a pin wants it; otherwise it stops.
+arrived (all verified by the chain service) and then the error. When the disk fails, readers go on
+without the cache. When its last reader leaves, a fetch goes on if half of the object is here
+already, or a pin wants it; otherwise it stops.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager, suppress
 from copy import copy
 
 from services.edge.background import start
+from services.edge.bans import Bans
 from services.edge.cache.disk import DiskCache, Partial
 from services.edge.objects import ObjectInfo, ObjectKey
 from services.edge.origin import Origin
@@ -23,8 +25,15 @@ from services.rpc.errors import DependencyUnavailableError, InternalError, Servi
 log = get_logger(__name__)
 
 
+class NotStoredError(Exception):
+    """The disk does not take any more: what has not arrived is to be read past the cache."""
+
+
 class Fill:
     """One object on its way in."""
+
+    task: asyncio.Task[None]
+    """The fetch."""
 
     def __init__(self, key: ObjectKey, info: ObjectInfo, partial: Partial) -> None:
         self.key = key
@@ -35,13 +44,16 @@ class Fill:
         self.readers = 0
         self.is_shared = False
         """Whether somebody reads it already, or has read it."""
-        self._failure: ServiceError | None = None
+        self.is_wanted = True
+        """Whether it is to be kept when it is whole."""
+        self._failure: ServiceError | NotStoredError | None = None
         self._arrival = asyncio.Event()
 
     async def beyond(self, position: int) -> int:
         """Waits until there are bytes beyond ``position``; how far they reach.
 
-        Raises what the fetch failed with, once there is nothing more to read.
+        Raises what the fetch failed with, once there is nothing more to read; NotStoredError when
+        that was the disk's fault.
         """
         while self.received <= position:
             if self._failure is not None:
@@ -54,7 +66,7 @@ class Fill:
         self.received += count
         self._wake()
 
-    def fail(self, failure: ServiceError) -> None:
+    def fail(self, failure: ServiceError | NotStoredError) -> None:
         """Tells readers that no more will come."""
         # Copies have no traceback, which would keep this object, and so the file, in memory.
         self._failure = copy(failure)
@@ -66,13 +78,20 @@ class Fill:
 
 
 class Fills:
-    """The objects on their way into one cache."""
+    """The objects on their way into one cache.
 
-    def __init__(self, origin: Origin, disk: DiskCache) -> None:
+    Args:
+        origin: where they come from.
+        disk: where they go.
+        bans: what is not fetched.
+    """
+
+    def __init__(self, origin: Origin, disk: DiskCache, bans: Bans) -> None:
         self._origin = origin
         self._disk = disk
+        self._bans = bans
         self._fills: dict[str, Fill] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._beginning: dict[str, asyncio.Task[Fill | None]] = {}
 
     def find(self, cid: str) -> Fill | None:
@@ -82,7 +101,8 @@ class Fills:
     async def join(self, key: ObjectKey, info: ObjectInfo) -> Fill | None:
         """The fill of an object that has bytes, begun if need be.
 
-        None when the cache has no room for the object, or got it whole in the meantime.
+        None when the cache has no room for the object, or got it whole in the meantime. Raises
+        ObjectBannedError.
         """
         fill = self._fills.get(key.cid)
         if fill is not None:
@@ -101,25 +121,45 @@ class Fills:
             yield
         finally:
             fill.readers -= 1
-            if fill.readers == 0 and 2 * fill.received < fill.info.size_bytes:
+            worth_finishing = fill.is_wanted and 2 * fill.received >= fill.info.size_bytes
+            if fill.readers == 0 and not worth_finishing:
                 self._stop(fill)
 
     async def whole(self, key: ObjectKey, info: ObjectInfo) -> bool:
-        """Waits until an object is whole in the cache; False when there is no room for it.
+        """Waits until an object is whole in the cache; False when that has no room for it.
 
         Raises what the fetch fails with.
         """
         fill = await self.join(key, info)
         if fill is not None:
-            with self.reading(fill):
+            with self.reading(fill), suppress(NotStoredError):
                 await fill.beyond(info.size_bytes - 1)
-                if fill is self._fills.get(key.cid):
-                    await asyncio.shield(self._tasks[key.cid])
+                await asyncio.wait([fill.task])
         return self._disk.info(key.cid) is not None
+
+    def disown(self, cid: str) -> bool:
+        """Has an object that is on its way not be kept; its readers finish. Whether there was one.
+
+        Who asks from now on has it fetched anew.
+        """
+        fill = self._fills.pop(cid, None)
+        if fill is None:
+            return False
+        fill.is_wanted = False
+        if fill.readers == 0:
+            fill.task.cancel()
+        return True
+
+    def end(self, cid: str, failure: ServiceError) -> None:
+        """Ends a fetch; its readers get ``failure`` once they have read what arrived."""
+        fill = self._fills.pop(cid, None)
+        if fill is not None:
+            fill.fail(failure)
+            fill.task.cancel()
 
     async def close(self) -> None:
         """Ends every fetch; what is not whole is thrown away."""
-        tasks = [*self._beginning.values(), *self._tasks.values()]
+        tasks = [*self._beginning.values(), *self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -130,21 +170,26 @@ class Fills:
         partial = await self._disk.begin(info)
         if partial is None:
             return None
+        try:
+            self._bans.check(key)
+        except ServiceError:
+            await self._disk.discard(partial)
+            raise
         fill = self._fills[key.cid] = Fill(key, info, partial)
-        task = self._tasks[key.cid] = start(self._run(fill))
-        task.add_done_callback(lambda _: self._forget(fill))
+        fill.task = start(self._run(fill))
+        self._tasks.add(fill.task)
+        fill.task.add_done_callback(self._tasks.discard)
+        fill.task.add_done_callback(lambda _: self._forget(fill))
         return fill
 
     def _stop(self, fill: Fill) -> None:
-        if self._fills.get(fill.key.cid) is fill:
-            self._tasks[fill.key.cid].cancel()
-            self._forget(fill)
+        fill.task.cancel()
+        self._forget(fill)
 
     def _forget(self, fill: Fill) -> None:
         """From now on the object is fetched anew, unless it got into the cache."""
         if self._fills.get(fill.key.cid) is fill:
             del self._fills[fill.key.cid]
-            del self._tasks[fill.key.cid]
 
     async def _run(self, fill: Fill) -> None:
         try:
@@ -152,8 +197,11 @@ class Fills:
                 async for data in stream:
                     await self._disk.append(fill.partial, data)
                     fill.advance(len(data))
-            final_on = {fill.key.network} if fill.info.finalized else set()
-            await self._disk.keep(fill.partial, final_on)
+            if fill.is_wanted:
+                final_on = {fill.key.network} if fill.info.finalized else set()
+                await self._disk.keep(fill.partial, final_on)
+            else:
+                await self._disk.discard(fill.partial)
         except BaseException as error:
             await self._fail(fill, error)
             if not isinstance(error, Exception):
@@ -161,7 +209,10 @@ class Fills:
 
     async def _fail(self, fill: Fill, error: BaseException) -> None:
         self._forget(fill)
-        if isinstance(error, ServiceError):
+        if isinstance(error, OSError):
+            fill.fail(NotStoredError())
+            log.warning("fill_not_stored", object=str(fill.key), error=str(error))
+        elif isinstance(error, ServiceError):
             fill.fail(error)
             log.warning("fill_failed", object=str(fill.key), reason=error.reason_name())
         elif isinstance(error, Exception):
@@ -170,16 +221,3 @@ class Fills:
         else:
             fill.fail(DependencyUnavailableError("The transfer was broken off."))
         await self._disk.discard(fill.partial)
-
-
-async def follow(
-    fill: Fill, first: int, length: int, slice_bytes: int
-) -> AsyncIterator[memoryview]:
-    """The bytes of a part as they arrive, as slices of the growing file."""
-    position, end = first, first + length
-    view = memoryview(fill.partial.mapping)
-    while position < end:
-        reached = await fill.beyond(position)
-        size = min(slice_bytes, end - position, reached - position)
-        yield view[position : position + size]
-        position += size

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, replace
 
 from services.edge.background import start
+from services.edge.bans import Bans
 from services.edge.cache.disk import DiskCache
 from services.edge.cache.memory import MokaCache
 from services.edge.objects import ObjectInfo, ObjectKey
@@ -32,11 +33,13 @@ class ObjectLookup:
     Args:
         origin: the chain service.
         disk: knows what is final among what it holds.
+        bans: what is not served at all.
         recheck_s: how long an answer that is not final is believed.
     """
 
-    def __init__(self, origin: Origin, disk: DiskCache, *, recheck_s: float) -> None:
+    def __init__(self, origin: Origin, disk: DiskCache, bans: Bans, *, recheck_s: float) -> None:
         self._origin = origin
+        self._bans = bans
         self._disk = disk
         self._recheck_s = recheck_s
         self._known = MokaCache(_REMEMBERED)
@@ -47,8 +50,9 @@ class ObjectLookup:
 
         Raises OBJECT_NOT_FOUND when it is not on the chain (any more), and the chain service's
         other errors; but one seen a while ago and held here is still served, as not final, while
-        the chain service cannot be reached.
+        the chain service cannot be reached. Raises ObjectBannedError.
         """
+        self._bans.check(key)
         found = self.recall(key)
         if found is not None:
             return found
@@ -62,6 +66,8 @@ class ObjectLookup:
 
     def recall(self, key: ObjectKey) -> ObjectInfo | None:
         """The same as far as it need not be asked for; None when it must. No I/O."""
+        if self._bans.has(key):
+            return None
         stored = self._disk.stored(key.cid)
         if stored is not None and key.network in stored.final_on:
             return stored.info if stored.info.finalized else stored.info.standing(finalized=True)
@@ -71,6 +77,10 @@ class ObjectLookup:
         ):
             return known.info
         return None
+
+    def check(self, key: ObjectKey) -> None:
+        """Raises ObjectBannedError for what was banned since it was found."""
+        self._bans.check(key)
 
     def sha256(self, cid: str) -> bytes | None:
         """Of an object's bytes, when this edge has them all."""

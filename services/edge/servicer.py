@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from tollmesh.edge.v1 import edge_pb2 as pb
 from tollmesh.edge.v1.edge_pb2_grpc import EdgeServiceServicer
 
 from services.chain.errors import RangeNotSatisfiableError, UploadIncompleteError
 from services.edge.admission import (
+    ADMIN,
     DOWNLOAD,
+    LIST_PINS,
     PIN,
     STAT,
     UPLOAD,
@@ -22,15 +26,22 @@ from services.edge.admission import (
     Client,
     credential_of,
 )
+from services.edge.bans import Ban
 from services.edge.cache.disk import DiskCache
+from services.edge.cache.pin_records import Pin
 from services.edge.downloads import Download, Downloads
 from services.edge.lookup import ObjectLookup
 from services.edge.objects import ObjectInfo, ObjectKey
+from services.edge.operations import Operations
 from services.edge.origin import Origin
 from services.edge.pins import Pins
 from services.edge.uploads import Uploads
 from services.rpc.call import Call
-from services.rpc.errors import DeadlineExceededError
+from services.rpc.errors import DeadlineExceededError, PageTokenInvalidError
+
+T = TypeVar("T")
+
+_PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,7 @@ class EdgeServicer(EdgeServiceServicer):
     pins: Pins
     disk: DiskCache
     origin: Origin
+    operations: Operations
 
     async def StatObject(
         self, request: pb.StatObjectRequest, context: object
@@ -75,6 +87,7 @@ class EdgeServicer(EdgeServiceServicer):
                     )
                 )
                 async for data in _counted(download):
+                    self.lookup.check(key)  # what was banned meanwhile is cut off
                     yield pb.ReadObjectResponse(data=data)
 
     async def UploadObject(
@@ -139,6 +152,7 @@ class EdgeServicer(EdgeServiceServicer):
             object=self._info(caller, key, pinned.info),
             amount=pinned.receipt.amount,
             currency=pinned.receipt.currency,
+            paid_until=_timestamp(pinned.paid_until),
         )
 
     async def UnpinObject(
@@ -150,6 +164,62 @@ class EdgeServicer(EdgeServiceServicer):
             key = ObjectKey.parse(request.network, request.cid)
             await self.pins.unpin(caller, key, request.request_id)
         return pb.UnpinObjectResponse()
+
+    async def ListPins(self, request: pb.ListPinsRequest, context: object) -> pb.ListPinsResponse:
+        """See edge.proto."""
+        caller = await self._authorize(context, LIST_PINS, "pins")
+        page, next_page_token = _page(self.pins.of(caller), request)
+        return pb.ListPinsResponse(
+            pins=[self._pin(pin) for pin in page], next_page_token=next_page_token
+        )
+
+    async def WarmObject(
+        self, request: pb.WarmObjectRequest, context: object
+    ) -> pb.WarmObjectResponse:
+        """See edge.proto."""
+        caller = await self._authorize(context, DOWNLOAD, f"{request.network}/{request.cid}")
+        with self.admission.slot(caller):
+            key = ObjectKey.parse(request.network, request.cid)
+            warmed = await self.operations.warm(caller, key)
+        return pb.WarmObjectResponse(
+            object=self._info(caller, key, warmed.info),
+            amount=warmed.receipt.amount,
+            currency=warmed.receipt.currency,
+        )
+
+    async def PurgeObject(
+        self, request: pb.PurgeObjectRequest, context: object
+    ) -> pb.PurgeObjectResponse:
+        """See edge.proto."""
+        await self._authorize(context, ADMIN, f"{request.network}/{request.cid}")
+        key = ObjectKey.parse(request.network, request.cid)
+        found = await self.operations.purge(key, force=request.force)
+        return pb.PurgeObjectResponse(found=found)
+
+    async def BanObject(
+        self, request: pb.BanObjectRequest, context: object
+    ) -> pb.BanObjectResponse:
+        """See edge.proto."""
+        await self._authorize(context, ADMIN, f"{request.network}/{request.cid}")
+        key = ObjectKey.parse(request.network, request.cid)
+        ban, _ = await self.operations.ban(key, request.reason)
+        return pb.BanObjectResponse(ban=_ban(ban))
+
+    async def UnbanObject(
+        self, request: pb.UnbanObjectRequest, context: object
+    ) -> pb.UnbanObjectResponse:
+        """See edge.proto."""
+        await self._authorize(context, ADMIN, f"{request.network}/{request.cid}")
+        await self.operations.lift(ObjectKey.parse(request.network, request.cid))
+        return pb.UnbanObjectResponse()
+
+    async def ListBans(self, request: pb.ListBansRequest, context: object) -> pb.ListBansResponse:
+        """See edge.proto."""
+        await self._authorize(context, ADMIN, "bans")
+        page, next_page_token = _page(self.operations.bans.all(), request)
+        return pb.ListBansResponse(
+            bans=[_ban(ban) for ban in page], next_page_token=next_page_token
+        )
 
     async def _authorize(self, context: object, actions: Actions, resource: str) -> Caller:
         call = Call.of(context)
@@ -169,6 +239,18 @@ class EdgeServicer(EdgeServiceServicer):
             pinned=self.pins.is_pinned(caller, key),
         )
 
+    def _pin(self, pin: Pin) -> pb.Pin:
+        unpaid = pin.refused_since is not None
+        return pb.Pin(
+            network=pin.key.network,
+            cid=pin.key.cid,
+            size_bytes=pin.size_bytes,
+            create_time=_timestamp(pin.pinned_at),
+            paid_until=_timestamp(pin.paid_until),
+            unpaid=unpaid,
+            end_time=_timestamp(self.pins.ends_at(pin)) if unpaid else None,
+        )
+
 
 async def _counted(download: Download) -> AsyncIterator[bytes]:
     """The bytes of a download; each piece counts when the next one is asked for."""
@@ -179,6 +261,31 @@ async def _counted(download: Download) -> AsyncIterator[bytes]:
         download.deliver(total)
         if download.payment is not None and time.monotonic() > download.payment.ends_at:
             raise DeadlineExceededError("The reader is too slow; go on from the byte reached.")
+
+
+def _page(
+    everything: Sequence[T], request: pb.ListPinsRequest | pb.ListBansRequest
+) -> tuple[Sequence[T], str]:
+    """A part of a list, and the token of the next one. Raises PageTokenInvalidError."""
+    token = request.page_token
+    if token and not token.isdecimal():
+        raise PageTokenInvalidError
+    first = int(token or 0)
+    end = first + (request.page_size or _PAGE)
+    return everything[first:end], str(end) if end < len(everything) else ""
+
+
+def _ban(ban: Ban) -> pb.Ban:
+    return pb.Ban(
+        network=ban.key.network,
+        cid=ban.key.cid,
+        reason=ban.reason,
+        create_time=_timestamp(ban.time_s),
+    )
+
+
+def _timestamp(time_s: float) -> Timestamp:
+    return Timestamp(seconds=int(time_s), nanos=int(time_s % 1 * 1e9))
 
 
 async def _body(requests: AsyncIterator[pb.UploadObjectRequest]) -> AsyncIterator[bytes]:

@@ -77,6 +77,24 @@ class EdgeSettings(ServerSettings, ClientSettings):
     pin_bytes: int = Field(
         5 * 1024 * MEBIBYTE, ge=0, description="The part of disk_bytes that may be pinned."
     )
+    pin_period_s: float = Field(
+        30 * 86_400.0, gt=0, description="Pins are paid ahead, each time for so long, in s."
+    )
+    pin_grace_s: float = Field(
+        3 * 86_400.0,
+        ge=0,
+        description="How long an object stays pinned whose next period cannot be paid, in s.",
+    )
+    scrub_bytes_per_s: int = Field(
+        MEBIBYTE,
+        ge=0,
+        description="How fast stored files are read again to find what went bad. 0: never.",
+    )
+    blocked_by: str = Field(
+        "",
+        pattern=r"^([a-z][a-z0-9+.-]*:[!-;=?-~]+)?$",
+        description="Who has objects be banned here: a URL, for the Link of a 451 (RFC 7725).",
+    )
     range_gap_bytes: int = Field(
         4 * MEBIBYTE,
         ge=0,

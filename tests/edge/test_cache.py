@@ -13,7 +13,8 @@ import pytest
 from tollmesh.chain.v1 import chain_pb2
 
 from services.edge.cache.catalog import Catalog
-from services.edge.cache.disk import CacheInUseError, DiskCache
+from services.edge.cache.directory import CacheInUseError
+from services.edge.cache.disk import DiskCache
 from services.edge.cache.files import resident
 from services.edge.cache.memory import MokaCache, bytes_weight
 from services.edge.objects import ObjectInfo, ObjectKey
@@ -152,6 +153,7 @@ async def test_a_damaged_file_is_thrown_away_after_an_unclean_stop(tmp_path: Pat
         await put(disk, data)
     await disk._catalog.close(clean=False)
     disk._pool.shutdown()
+    disk._directory.release()
     for file in (tmp_path / "objects").rglob("*"):
         if file.is_file() and file.read_bytes() == damaged:
             file.write_bytes(bytes(5000))
@@ -163,7 +165,6 @@ async def test_a_damaged_file_is_thrown_away_after_an_unclean_stop(tmp_path: Pat
     again = DiskCache(
         tmp_path, Catalog(tmp_path / "catalog.sqlite3"), max_bytes=LIMIT, max_objects=9
     )
-    again._lock_path = tmp_path / "lock-of-the-next"  # the first one's is still held
     await again.open()
     assert await again.mapping(cid_of(missing)) is None
     assert await again.mapping(cid_of(damaged)) is None

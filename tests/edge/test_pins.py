@@ -1,8 +1,10 @@
-"""Pins: fetched, kept, paid for once, bounded."""
+"""Pins: fetched, kept, paid ahead, bounded."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -10,6 +12,13 @@ import pytest
 from services.chain.errors import ObjectCorruptError
 from tests.edge.conftest import Answer, RunningEdge, Tenant, World, object_path, some_bytes, until
 from tests.support.fake_chain import NETWORK, cid_of
+
+DAY_S = 86_400
+
+
+def byte_hours(size_bytes: int) -> int:
+    """What a period of the default length is on the meter."""
+    return size_bytes * 30 * 24
 
 
 async def pin(edge: RunningEdge, tenant: Tenant, cid: str, **headers: str) -> Answer:
@@ -27,16 +36,24 @@ async def test_a_pin_fetches_keeps_and_costs_once(
     cid = world.chain.add(data)
     first, second = await pin(edge, tenant, cid), await pin(edge, tenant, cid)
     assert (first.status, second.status) == (201, 200)
+    paid_until = first.json()["paid_until"]
     assert first.json() == {
         "network": NETWORK,
         "cid": cid,
         "size_bytes": 100_000,
         "amount": 98,
         "currency": "credit",
+        "paid_until": paid_until,
     }
-    assert second.json()["amount"] == 0
+    left_s = datetime.fromisoformat(paid_until).timestamp() - time.time()
+    assert 29 * DAY_S < left_s <= 30 * DAY_S
+    assert (second.json()["amount"], second.json()["paid_until"]) == (0, paid_until)
     [entry] = await tenant.paid()
-    assert (entry.amount, entry.metered.meter, entry.metered.quantity) == (98, "pin", 100_000)
+    assert (entry.amount, entry.metered.meter, entry.metered.quantity) == (
+        98,
+        "pin",
+        byte_hours(100_000),
+    )
     answer = await edge.get(object_path(cid), tenant)
     assert answer.headers["Cache-Status"].startswith('"test"; hit')
 
@@ -75,7 +92,7 @@ async def test_the_room_for_pins_is_bounded(world: World, tenant: Tenant) -> Non
         assert (await pin(edge, tenant, cids[1])).status == 507, "the other one keeps it"
         await unpin(edge, other, cids[0])
         assert (await pin(edge, tenant, cids[1])).status == 201
-    assert await tenant.paid_bytes() == [400_000, 400_000]
+    assert await tenant.paid_bytes() == [byte_hours(400_000)] * 2
 
 
 @pytest.mark.parametrize("failure", ["absent", "corrupt", "credit"])
@@ -96,7 +113,7 @@ async def test_a_pin_that_fails_is_free_and_leaves_nothing(
     assert edge.edge.pins.used_bytes == 0
     if failure == "corrupt":
         assert (await pin(edge, tenant, cid, Idempotency_Key="k")).status == 201
-        assert await tenant.paid_bytes() == [100_000]
+        assert await tenant.paid_bytes() == [byte_hours(100_000)]
 
 
 async def test_a_repeated_request_is_answered_like_the_first(
@@ -111,14 +128,14 @@ async def test_a_repeated_request_is_answered_like_the_first(
     assert (await unpin(edge, tenant, cid, Idempotency_Key="k2")).status == 204
     assert (await unpin(edge, tenant, cid, Idempotency_Key="k2")).status == 204
     assert (await unpin(edge, tenant, cid)).status == 404
-    assert await tenant.paid_bytes() == [100_000]
+    assert await tenant.paid_bytes() == [byte_hours(100_000)]
 
 
 async def test_two_pins_at_once_are_one(world: World, edge: RunningEdge, tenant: Tenant) -> None:
     cid = world.chain.add(some_bytes(100_000))
     answers = await asyncio.gather(*(pin(edge, tenant, cid) for _ in range(5)))
     assert sorted(answer.status for answer in answers) == [200, 200, 200, 200, 201]
-    assert await tenant.paid_bytes() == [100_000]
+    assert await tenant.paid_bytes() == [byte_hours(100_000)]
 
 
 async def test_a_pin_keeps_the_fetch_going_when_readers_leave(

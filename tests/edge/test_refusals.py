@@ -129,9 +129,9 @@ async def test_what_is_not_there_is_told_apart(
 
 
 async def test_other_methods_are_405_and_say_which_work(edge: RunningEdge) -> None:
-    answer = await edge.get("/objects/a/b", method="DELETE")
+    answer = await edge.get("/objects/a/b", method="PATCH")
     check(answer, 405, "INVALID_ARGUMENT")
-    assert answer.headers["Allow"] == "GET, HEAD, OPTIONS"
+    assert answer.headers["Allow"] == "GET, HEAD, DELETE, OPTIONS"
     assert (await edge.get("/pins/a/b")).headers["Allow"] == "PUT, DELETE, OPTIONS"
 
 

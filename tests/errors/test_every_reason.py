@@ -278,6 +278,37 @@ async def _(wire: Wire) -> Refusal:
     return await refused(wire.edge.PinObject(request, metadata=paying(tenant)))
 
 
+@provokes("OBJECT_BANNED")
+async def _(wire: Wire) -> Refusal:
+    cid, operator = await _published(wire, os.urandom(100)), await _operator(wire)
+    banning = edge.BanObjectRequest(network=NETWORK, cid=cid, reason="By order of a court.")
+    await wire.edge.BanObject(banning, metadata=operator)
+    request = edge.StatObjectRequest(network=NETWORK, cid=cid)
+    return await refused(wire.edge.StatObject(request, metadata=operator))
+
+
+@provokes("BAN_NOT_FOUND")
+async def _(wire: Wire) -> Refusal:
+    request = edge.UnbanObjectRequest(network=NETWORK, cid=str(Cid.of(b"never banned")))
+    return await refused(wire.edge.UnbanObject(request, metadata=await _operator(wire)))
+
+
+@provokes("OBJECT_PINNED")
+async def _(wire: Wire) -> Refusal:
+    tenant = await wire.tenant(credit=1_000_000)
+    cid = await _published(wire, os.urandom(100))
+    pinning = edge.PinObjectRequest(request_id=new_id(), network=NETWORK, cid=cid)
+    await wire.edge.PinObject(pinning, metadata=paying(tenant))
+    request = edge.PurgeObjectRequest(network=NETWORK, cid=cid)
+    return await refused(wire.edge.PurgeObject(request, metadata=await _operator(wire)))
+
+
+async def _operator(wire: Wire) -> tuple[tuple[str, str], ...]:
+    """The metadata that names somebody who may do everything."""
+    key = await wire.key(await wire.tenant(), scopes=[auth.SCOPE_ADMIN])
+    return (("authorization", f"Bearer {key.credential}"),)
+
+
 async def test_no_reason_is_left_out() -> None:
     names = {name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.keys()}  # noqa: SIM118 (not a dict)
     assert set(PROVOCATIONS) | ELSEWHERE == names - {"UNSPECIFIED"}

@@ -23,7 +23,7 @@ REGIONS = ("eu", "us")
 TARIFF = {
     "download": {"currency": "credit", "hit": "1/1024", "miss": "2/1024"},
     "upload": {"currency": "credit", "miss": "4/1024"},
-    "pin": {"currency": "credit", "miss": "1/1024"},
+    "pin": {"currency": "credit", "miss": "1/737280"},
 }
 PORTS = {"chain-node": 7405, "auth": 7410, "credits": 7420, "chain": 7430}
 EDGE_PORTS = ((7440, 7441), (7450, 7451))  # HTTP, gRPC

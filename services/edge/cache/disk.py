@@ -3,13 +3,15 @@
 Owns which files there are, the room that they take, and what is forgotten when room is needed
 (never what is pinned or being read). Files on their way in count from the start, so the bound holds
 at any moment. After an unclean stop a file is checked against its SHA-256 before it is served.
+
+A disk that is full or broken costs hits, never a delivery: what cannot be stored is not, and what
+cannot be read is forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
+import errno
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,8 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import ReferenceType, WeakValueDictionary, ref
 
-from services.edge.cache.catalog import Catalog, StoredObject
+from services.edge.cache.catalog import Catalog, CatalogError, StoredObject
+from services.edge.cache.directory import CacheDirectory
 from services.edge.cache.files import (
     Mapping,
     PartialFile,
@@ -42,8 +45,7 @@ _THREADS = 4
 _KEPT_OPEN = 64  # files that stay mapped after their last reader
 
 
-class CacheInUseError(Exception):
-    """Another process uses this cache directory."""
+_NOT_THE_FILES_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,7 @@ class DiskCache:
     def __init__(
         self, directory: Path, catalog: Catalog, *, max_bytes: int, max_objects: int
     ) -> None:
-        self._objects = directory / "objects"
-        self._partials = directory / "partial"
-        self._lock_path = directory / "lock"
+        self._directory = CacheDirectory(directory)
         self._catalog = catalog
         self._max_bytes = max_bytes
         self._max_objects = max_objects
@@ -93,14 +93,16 @@ class DiskCache:
         self._room = asyncio.Lock()
         self.loans = Loans()
         """What other programs send of it."""
-        self._lock_fd = -1
 
     async def open(self) -> None:
-        """Reads the catalog and removes what is not in it. Raises CacheInUseError, OSError."""
-        await self._run(self._take_directory)
+        """Reads the catalog and removes what is not in it.
+
+        Raises CacheInUseError, CacheDirectoryError, CatalogError, CatalogVersionError.
+        """
+        await self._run(self._directory.take)
         clean = await self._catalog.open()
         stored = await self._catalog.objects()
-        sizes = await self._run(sweep, self._objects, {each.file for each in stored})
+        sizes = await self._run(sweep, self._directory.objects, {each.file for each in stored})
         for each in stored:
             if sizes.get(each.file) == each.info.size_bytes:
                 self._add(each)
@@ -111,11 +113,17 @@ class DiskCache:
             log.warning("cache_unclean_stop", objects_to_check=len(self._unchecked))
 
     async def close(self) -> None:
-        """Closes the catalog: cleanly, so nothing needs to be checked again."""
-        await self._catalog.close(clean=not self._unchecked)
+        """Closes the catalog: cleanly, so nothing needs to be checked again.
+
+        When even that cannot be written, everything will be.
+        """
+        try:
+            await self._catalog.close(clean=not self._unchecked)
+        except CatalogError as error:
+            log.warning("cache_catalog_unwritable", error=str(error))
         self._kept_open.clear()
         self._pool.shutdown()
-        os.close(self._lock_fd)
+        self._directory.release()
 
     @property
     def used_bytes(self) -> int:
@@ -155,7 +163,10 @@ class DiskCache:
         stored = self._stored.get(key.cid)
         if stored is not None and key.network not in stored.final_on:
             self._stored[key.cid] = replace(stored, final_on=stored.final_on | {key.network})
-            await self._catalog.mark_final(key)
+            try:
+                await self._catalog.mark_final(key)
+            except CatalogError as error:  # the next process asks the chain once more
+                log.warning("cache_catalog_unwritable", error=str(error))
 
     def use(self, cid: str) -> None:
         """Notes a hit, if the object is here: what is used is forgotten last."""
@@ -178,7 +189,7 @@ class DiskCache:
         stored = self._stored.get(cid)
         if stored is None:
             return
-        path = shelf_of(self._objects, stored.file) / stored.file
+        path = self._directory.path_of(stored.file)
         if not await self._run(path.exists) and self._stored.get(cid) is stored:
             log.error("cache_file_gone", cid=cid)
             await self._drop(cid)
@@ -204,7 +215,10 @@ class DiskCache:
         return found
 
     async def in_memory(self, mapping: Mapping, offset: int, length: int) -> None:
-        """Returns when a part can be touched without waiting for the disk."""
+        """Returns when a part can be touched without waiting for the disk.
+
+        Raises OSError when it cannot be read: it must not be touched then.
+        """
         if not resident(mapping, offset, length):
             await self._run(read_ahead, mapping, offset)
 
@@ -214,11 +228,17 @@ class DiskCache:
         Every partial object ends with ``keep`` or ``discard``.
         """
         async with self._room:
-            if not await self._make_room(info.size_bytes):
+            try:
+                if not await self._make_room(info.size_bytes):
+                    return None
+            except OSError as error:
+                log.warning("cache_no_room", error=str(error), size_bytes=info.size_bytes)
                 return None
             self._partial_bytes += info.size_bytes
             self._partial_count += 1
-        making = asyncio.ensure_future(self._run(PartialFile, self._partials, info.size_bytes))
+        making = asyncio.ensure_future(
+            self._run(PartialFile, self._directory.partials, info.size_bytes)
+        )
         try:
             return Partial(info, await asyncio.shield(making))
         except OSError as error:
@@ -237,7 +257,7 @@ class DiskCache:
 
     async def keep(self, partial: Partial, final_on: Collection[str]) -> None:
         """Turns a partial object that has all its bytes into a stored one. Raises OSError."""
-        sha256 = await self._run(partial.file.seal, self._objects)
+        sha256 = await self._run(partial.file.seal, self._directory.objects)
         stored = StoredObject(partial.info, partial.file.name, sha256, frozenset(final_on))
         await self._catalog.add_object(stored)
         self._end_partial(partial.info)
@@ -248,7 +268,41 @@ class DiskCache:
         """Removes a partial object; its readers keep what they have, and its room until then."""
         self._leaving.append((ref(partial.mapping), partial.info.size_bytes))
         self._end_partial(partial.info)
-        await self._run(partial.file.discard)
+        try:
+            await self._run(partial.file.discard)
+        except OSError as error:  # the next start sweeps it away
+            log.warning("cache_file_stays", error=str(error))
+
+    async def drop(self, cid: str) -> bool:
+        """Forgets an object now, pinned or not; whether it was here. Its readers finish.
+
+        Raises OSError when its file cannot be removed: it is not served any more all the same.
+        """
+        if cid not in self._stored:
+            return False
+        await self._drop(cid)
+        return True
+
+    async def lose(self, cid: str) -> None:
+        """Forgets an object whose file is damaged or cannot be read; to be fetched again."""
+        log.error("cache_file_damaged", cid=cid)
+        try:
+            await self.drop(cid)
+        except OSError as error:
+            log.warning("cache_file_stays", error=str(error))
+
+    def cids(self) -> list[str]:
+        """What is here whole now."""
+        return list(self._stored)
+
+    def path_of(self, stored: StoredObject) -> Path:
+        """The place of its file, which may be gone by now."""
+        return self._directory.path_of(stored.file)
+
+    def passed(self, stored: StoredObject) -> None:
+        """Notes that an object's file was read, and is what was stored."""
+        if self._stored.get(stored.info.cid) is stored:
+            self._unchecked.discard(stored.info.cid)
 
     def _end_partial(self, info: ObjectInfo) -> None:
         self._partial_bytes -= info.size_bytes
@@ -276,17 +330,18 @@ class DiskCache:
     async def _open_file(self, cid: str) -> Mapping | None:
         stored = self._stored[cid]
         sha256 = stored.sha256 if cid in self._unchecked else None
-        path = shelf_of(self._objects, stored.file) / stored.file
+        path, size_bytes = self._directory.path_of(stored.file), stored.info.size_bytes
         mapping = None
         try:
-            mapping = await self._run(open_mapping, path, stored.info.size_bytes, sha256)
+            mapping = await self._run(open_mapping, path, size_bytes, sha256)
         except OSError as error:
             log.warning("cache_file_unreadable", cid=cid, error=str(error))
+            if error.errno in _NOT_THE_FILES_FAULT:
+                return None
         if self._stored.get(cid) is not stored:
             return None
         if mapping is None:
-            log.error("cache_file_damaged", cid=cid)
-            await self._drop(cid)
+            await self.lose(cid)
             return None
         self._unchecked.discard(cid)
         self._mappings[cid] = mapping
@@ -315,10 +370,17 @@ class DiskCache:
         stored = self._stored.pop(cid)
         self._order.discard(cid)
         self._unchecked.discard(cid)
-        path = shelf_of(self._objects, stored.file) / stored.file
+        self._kept_open.pop(cid, None)
+        path = self._directory.path_of(stored.file)
         await self._run(path.unlink, True)  # noqa: FBT003 (missing_ok; executors take no keywords)
+        mapping = self._mappings.pop(cid, None)
+        if mapping is not None:  # it is being read: its room is free when that ends
+            self._leaving.append((ref(mapping), stored.info.size_bytes))
         self._whole_bytes -= stored.info.size_bytes
-        await self._catalog.remove_object(stored)
+        try:
+            await self._catalog.remove_object(stored)
+        except CatalogError as error:  # the next start sees that there is no file
+            log.warning("cache_catalog_unwritable", error=str(error))
 
     async def _run(self, function: Callable[..., T], *values: object) -> T:
         """Runs a blocking function on a thread; returns only when it has ended, even cancelled."""
@@ -329,14 +391,3 @@ class DiskCache:
             with suppress(Exception):
                 await asyncio.wait([future])
             raise
-
-    def _take_directory(self) -> None:
-        for directory in (self._objects, self._partials):
-            directory.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CacheInUseError(f"another edge uses {self._objects.parent}") from error
-        for file in self._partials.iterdir():
-            file.unlink()

@@ -7,6 +7,7 @@ a reader holds it, whatever the cache does.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
@@ -73,7 +74,7 @@ class PartialFile:
         if not shelf.exists():
             shelf.mkdir(exist_ok=True)
             _sync_directory(directory)
-        self._path.rename(shelf / self.name)
+        self._path = self._path.rename(shelf / self.name)
         _sync_directory(shelf)
         return self._digest.digest()
 
@@ -114,22 +115,55 @@ def resident(mapping: Mapping, offset: int, length: int) -> bool:
 
     A page that is not there would halt the whole event loop while the disk is read.
     """
-    probe = bytearray(1)
-    last = offset + length - 1
-    try:
-        for position in (*range(offset, last, _PROBE_BYTES), last):
-            os.preadv(mapping.fd, [probe], position, os.RWF_NOWAIT)
-    except OSError:  # not there (EAGAIN), or the file system cannot tell
-        return False
-    return True
+    return _resident(mapping.fd, offset, length)
 
 
 def read_ahead(mapping: Mapping, offset: int) -> None:
-    """Brings the next AHEAD_BYTES into the page cache; blocks until they are there."""
+    """Brings the next AHEAD_BYTES into the page cache; blocks until they are there.
+
+    Raises OSError when the disk cannot read them, or somebody cut the file short: touching the
+    mapping there would end the process.
+    """
     end = min(offset + AHEAD_BYTES, len(mapping))
     scratch = bytearray(_READ_BYTES)
     while offset < end:
-        offset += os.preadv(mapping.fd, [scratch], offset) or end
+        count = os.preadv(mapping.fd, [scratch], offset)
+        if not count:
+            raise OSError(errno.EIO, "the file is shorter than it was")
+        offset += count
+
+
+class Reread:
+    """A file read once more, a piece at a time, to see whether it is still what was stored.
+
+    Reads past mappings of it, and leaves the page cache as it was: what only this read needed does
+    not push out what readers need.
+    """
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        """Opens a file. Raises OSError."""
+        self._size_bytes = size_bytes
+        self._digest = hashlib.sha256()
+        self._position = 0
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def step(self) -> int:
+        """Reads the next piece; how many bytes, 0 at the end. Raises OSError."""
+        known = _resident(self._fd, self._position, 1)
+        data = os.pread(self._fd, _READ_BYTES, self._position)
+        self._digest.update(data)
+        if not known:
+            os.posix_fadvise(self._fd, self._position, len(data), os.POSIX_FADV_DONTNEED)
+        self._position += len(data)
+        return len(data)
+
+    def matches(self, sha256: bytes) -> bool:
+        """Whether what was read is what was stored."""
+        return self._position == self._size_bytes and self._digest.digest() == sha256
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._fd)
 
 
 def sweep(directory: Path, known: set[str]) -> dict[str, int]:
@@ -142,6 +176,18 @@ def sweep(directory: Path, known: set[str]) -> dict[str, int]:
             else:
                 file.unlink()
     return sizes
+
+
+def _resident(fd: int, offset: int, length: int) -> bool:
+    probe = bytearray(1)
+    last = offset + length - 1
+    try:
+        for position in (*range(offset, last, _PROBE_BYTES), last):
+            if not os.preadv(fd, [probe], position, os.RWF_NOWAIT):
+                return False
+    except OSError:  # not there (EAGAIN), or the file system cannot tell
+        return False
+    return True
 
 
 def _digest(fd: int) -> bytes:

@@ -117,6 +117,8 @@ class DownloadHandlers:
                 *ticket_header(download.payment),
             ]
             exchange.log_fields["cache"] = "hit" if download.hit else "miss"
+            exchange.connection.delivers = key.cid
+            self._lookup.check(key)  # what is banned from now on is cut off
             await _deliver(exchange, download, body.status, headers)
 
     def _wanted_sha256(self, exchange: Exchange, cid: str) -> bytes | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from copy import copy
 
 from services.edge.http.conditions import not_modified
-from services.edge.http.descriptions import door, downloads, transfers
+from services.edge.http.descriptions import door, downloads, operations, transfers
 from services.edge.http.descriptions.components import (
     HEADERS,
     PARAMETERS,
@@ -43,7 +43,13 @@ _OWN: Paths = {
         }
     }
 }
-_DESCRIBED: tuple[Paths, ...] = (_OWN, door.PATHS, downloads.PATHS, transfers.PATHS)
+_DESCRIBED: tuple[Paths, ...] = (
+    _OWN,
+    door.PATHS,
+    downloads.PATHS,
+    operations.PATHS,
+    transfers.PATHS,
+)
 
 
 def described() -> dict[tuple[str, str], Json]:

@@ -71,6 +71,9 @@ STATUS: Mapping[reasons.ErrorReason.ValueType, int] = {
     reasons.ERROR_REASON_RATE_LIMITED: 429,
     reasons.ERROR_REASON_PIN_NOT_FOUND: 404,
     reasons.ERROR_REASON_PIN_CAPACITY_EXHAUSTED: 507,
+    reasons.ERROR_REASON_OBJECT_BANNED: 451,
+    reasons.ERROR_REASON_BAN_NOT_FOUND: 404,
+    reasons.ERROR_REASON_OBJECT_PINNED: 409,
 }
 """The HTTP status that goes with a reason; like the gRPC code, it never changes."""
 
@@ -164,6 +167,9 @@ def _headers(error: ServiceError, status: int) -> Headers:
         headers.append((b"www-authenticate", AUTHENTICATE + challenge))
     if status == 405:
         headers.append((b"allow", error.metadata["allow"].encode("ascii")))
+    if status == 451 and "blocked_by" in error.metadata:
+        blocked_by = error.metadata["blocked_by"].encode("ascii")
+        headers.append((b"link", b"<" + blocked_by + b'>; rel="blocked-by"'))
     if status == 416 and "size_bytes" in error.metadata:
         size = error.metadata["size_bytes"].encode("ascii")
         headers.append((b"content-range", b"bytes */" + size))

@@ -97,6 +97,15 @@ class HttpServer:
             started.cancel()
             await self._serving
 
+    def cut_off(self, cid: str) -> int:
+        """Ends the connections over which an object is being sent; how many."""
+        state = self._server.server_state
+        clients = [cast("Connection", protocol.transport) for protocol in state.connections]
+        sending = [client for client in clients if client.delivers == cid]
+        for client in sending:
+            client.abort()
+        return len(sending)
+
     async def drain(self) -> None:
         """Stops listening, lets answers finish that are under way, then cuts off the others."""
         if self._serving is not None:

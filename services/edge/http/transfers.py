@@ -8,9 +8,11 @@ from email.message import Message
 from email.utils import collapse_rfc2231_value
 from uuid import uuid4
 
-from services.edge.admission import PIN, UPLOAD, UPLOAD_STATUS, Admission
+from services.edge.admission import LIST_PINS, PIN, UPLOAD, UPLOAD_STATUS, Admission
+from services.edge.cache.pin_records import Pin
 from services.edge.http.conditions import refuse_if_match
 from services.edge.http.exchange import Exchange
+from services.edge.http.operations import moment
 from services.edge.http.problems import LengthRequiredError
 from services.edge.objects import ObjectKey
 from services.edge.origin import Origin
@@ -123,8 +125,29 @@ class TransferHandlers:
                 "size_bytes": pinned.info.size_bytes,
                 "amount": pinned.receipt.amount,
                 "currency": pinned.receipt.currency,
+                "paid_until": moment(pinned.paid_until),
             },
         )
+
+    async def get_pins(self, exchange: Exchange) -> None:
+        """``GET /pins``: the account's pins, the oldest first."""
+        caller = await self._admission.authorize(exchange.client, LIST_PINS, "pins")
+        exchange.log_fields["account_id"] = caller.account_id
+        await exchange.respond_json(
+            200, {"pins": [self._pin(pin) for pin in self._pins.of(caller)]}
+        )
+
+    def _pin(self, pin: Pin) -> dict[str, object]:
+        unpaid = pin.refused_since is not None
+        return {
+            "network": pin.key.network,
+            "cid": pin.key.cid,
+            "size_bytes": pin.size_bytes,
+            "create_time": moment(pin.pinned_at),
+            "paid_until": moment(pin.paid_until),
+            "state": "unpaid" if unpaid else "paid",
+            "end_time": moment(self._pins.ends_at(pin)) if unpaid else "",
+        }
 
     async def delete_pin(self, exchange: Exchange, network: str, cid: str) -> None:
         """``DELETE /pins/{network}/{cid}``."""

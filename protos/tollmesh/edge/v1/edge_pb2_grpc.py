@@ -65,6 +65,36 @@ class EdgeServiceStub(object):
                 request_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.UnpinObjectRequest.SerializeToString,
                 response_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.UnpinObjectResponse.FromString,
                 _registered_method=True)
+        self.ListPins = channel.unary_unary(
+                '/tollmesh.edge.v1.EdgeService/ListPins',
+                request_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.ListPinsRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.ListPinsResponse.FromString,
+                _registered_method=True)
+        self.WarmObject = channel.unary_unary(
+                '/tollmesh.edge.v1.EdgeService/WarmObject',
+                request_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.WarmObjectRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.WarmObjectResponse.FromString,
+                _registered_method=True)
+        self.PurgeObject = channel.unary_unary(
+                '/tollmesh.edge.v1.EdgeService/PurgeObject',
+                request_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.PurgeObjectRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.PurgeObjectResponse.FromString,
+                _registered_method=True)
+        self.BanObject = channel.unary_unary(
+                '/tollmesh.edge.v1.EdgeService/BanObject',
+                request_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.BanObjectRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.BanObjectResponse.FromString,
+                _registered_method=True)
+        self.UnbanObject = channel.unary_unary(
+                '/tollmesh.edge.v1.EdgeService/UnbanObject',
+                request_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.UnbanObjectRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.UnbanObjectResponse.FromString,
+                _registered_method=True)
+        self.ListBans = channel.unary_unary(
+                '/tollmesh.edge.v1.EdgeService/ListBans',
+                request_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.ListBansRequest.SerializeToString,
+                response_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.ListBansResponse.FromString,
+                _registered_method=True)
 
 
 class EdgeServiceServicer(object):
@@ -110,7 +140,9 @@ class EdgeServiceServicer(object):
 
     def PinObject(self, request, context):
         """Fetches an object and keeps it on this edge until it is unpinned. The account pays for its
-        bytes once. Idempotent by request_id, and pinning twice costs nothing.
+        bytes by time, ahead, a period at a time (the edge's setting); each period is paid once. When
+        there is not enough credit for the next one, the object stays for a while, then the pin ends.
+        Idempotent by request_id, and pinning twice costs nothing.
         Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, NETWORK_UNAVAILABLE,
         PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED. Deadline: by size; safe to retry.
         """
@@ -119,8 +151,59 @@ class EdgeServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UnpinObject(self, request, context):
-        """Lets go of a pinned object. Idempotent by request_id. Errors: PIN_NOT_FOUND,
-        REQUEST_ID_REUSED. Deadline: 2 s.
+        """Lets go of a pinned object; what is paid stays paid. Idempotent by request_id.
+        Errors: PIN_NOT_FOUND, REQUEST_ID_REUSED. Deadline: 2 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPins(self, request, context):
+        """The account's pins on this edge, the oldest first, in pages; needs the scope pin or read.
+        Errors: PAGE_TOKEN_INVALID. Safe to retry. Deadline: 2 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WarmObject(self, request, context):
+        """Fetches an object into the cache without delivering it; the account pays as for a download that
+        misses, and needs the scope download. What is here already is free, and so is what finds no
+        room. Idempotent by the cache itself. Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT,
+        OBJECT_BANNED, NETWORK_UNAVAILABLE. Deadline: by size; safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeObject(self, request, context):
+        """Drops an object from this edge's cache; who is reading it may finish. Needs the scope admin.
+        Errors: OBJECT_PINNED (unless force is set). Safe to retry. Deadline: 2 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BanObject(self, request, context):
+        """Has this edge not serve an object any more, on any network: its bytes are dropped, who is
+        reading it is cut off, and requests for it are answered OBJECT_BANNED. Needs the scope admin.
+        Idempotent: a ban that stands gets the new reason. Errors: none of its own. Deadline: 2 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnbanObject(self, request, context):
+        """Lets an object be served again. Needs the scope admin. Safe to retry: one that is not banned
+        (any more) is refused. Errors: BAN_NOT_FOUND. Deadline: 2 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBans(self, request, context):
+        """The bans of this edge, the oldest first, in pages. Needs the scope admin.
+        Errors: PAGE_TOKEN_INVALID. Safe to retry. Deadline: 2 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +241,36 @@ def add_EdgeServiceServicer_to_server(servicer, server):
                     servicer.UnpinObject,
                     request_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.UnpinObjectRequest.FromString,
                     response_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.UnpinObjectResponse.SerializeToString,
+            ),
+            'ListPins': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPins,
+                    request_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.ListPinsRequest.FromString,
+                    response_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.ListPinsResponse.SerializeToString,
+            ),
+            'WarmObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.WarmObject,
+                    request_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.WarmObjectRequest.FromString,
+                    response_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.WarmObjectResponse.SerializeToString,
+            ),
+            'PurgeObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeObject,
+                    request_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.PurgeObjectRequest.FromString,
+                    response_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.PurgeObjectResponse.SerializeToString,
+            ),
+            'BanObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.BanObject,
+                    request_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.BanObjectRequest.FromString,
+                    response_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.BanObjectResponse.SerializeToString,
+            ),
+            'UnbanObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnbanObject,
+                    request_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.UnbanObjectRequest.FromString,
+                    response_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.UnbanObjectResponse.SerializeToString,
+            ),
+            'ListBans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBans,
+                    request_deserializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.ListBansRequest.FromString,
+                    response_serializer=tollmesh_dot_edge_dot_v1_dot_edge__pb2.ListBansResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -323,6 +436,168 @@ class EdgeService(object):
             '/tollmesh.edge.v1.EdgeService/UnpinObject',
             tollmesh_dot_edge_dot_v1_dot_edge__pb2.UnpinObjectRequest.SerializeToString,
             tollmesh_dot_edge_dot_v1_dot_edge__pb2.UnpinObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPins(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.edge.v1.EdgeService/ListPins',
+            tollmesh_dot_edge_dot_v1_dot_edge__pb2.ListPinsRequest.SerializeToString,
+            tollmesh_dot_edge_dot_v1_dot_edge__pb2.ListPinsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WarmObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.edge.v1.EdgeService/WarmObject',
+            tollmesh_dot_edge_dot_v1_dot_edge__pb2.WarmObjectRequest.SerializeToString,
+            tollmesh_dot_edge_dot_v1_dot_edge__pb2.WarmObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.edge.v1.EdgeService/PurgeObject',
+            tollmesh_dot_edge_dot_v1_dot_edge__pb2.PurgeObjectRequest.SerializeToString,
+            tollmesh_dot_edge_dot_v1_dot_edge__pb2.PurgeObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BanObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.edge.v1.EdgeService/BanObject',
+            tollmesh_dot_edge_dot_v1_dot_edge__pb2.BanObjectRequest.SerializeToString,
+            tollmesh_dot_edge_dot_v1_dot_edge__pb2.BanObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnbanObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.edge.v1.EdgeService/UnbanObject',
+            tollmesh_dot_edge_dot_v1_dot_edge__pb2.UnbanObjectRequest.SerializeToString,
+            tollmesh_dot_edge_dot_v1_dot_edge__pb2.UnbanObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollmesh.edge.v1.EdgeService/ListBans',
+            tollmesh_dot_edge_dot_v1_dot_edge__pb2.ListBansRequest.SerializeToString,
+            tollmesh_dot_edge_dot_v1_dot_edge__pb2.ListBansResponse.FromString,
             options,
             channel_credentials,
             insecure,

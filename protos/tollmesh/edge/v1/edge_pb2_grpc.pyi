@@ -64,13 +64,42 @@ class EdgeServiceStub:
     """
     PinObject: _grpc.UnaryUnaryMultiCallable[_edge_pb2.PinObjectRequest, _edge_pb2.PinObjectResponse]
     """Fetches an object and keeps it on this edge until it is unpinned. The account pays for its
-    bytes once. Idempotent by request_id, and pinning twice costs nothing.
+    bytes by time, ahead, a period at a time (the edge's setting); each period is paid once. When
+    there is not enough credit for the next one, the object stays for a while, then the pin ends.
+    Idempotent by request_id, and pinning twice costs nothing.
     Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, NETWORK_UNAVAILABLE,
     PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED. Deadline: by size; safe to retry.
     """
     UnpinObject: _grpc.UnaryUnaryMultiCallable[_edge_pb2.UnpinObjectRequest, _edge_pb2.UnpinObjectResponse]
-    """Lets go of a pinned object. Idempotent by request_id. Errors: PIN_NOT_FOUND,
-    REQUEST_ID_REUSED. Deadline: 2 s.
+    """Lets go of a pinned object; what is paid stays paid. Idempotent by request_id.
+    Errors: PIN_NOT_FOUND, REQUEST_ID_REUSED. Deadline: 2 s.
+    """
+    ListPins: _grpc.UnaryUnaryMultiCallable[_edge_pb2.ListPinsRequest, _edge_pb2.ListPinsResponse]
+    """The account's pins on this edge, the oldest first, in pages; needs the scope pin or read.
+    Errors: PAGE_TOKEN_INVALID. Safe to retry. Deadline: 2 s.
+    """
+    WarmObject: _grpc.UnaryUnaryMultiCallable[_edge_pb2.WarmObjectRequest, _edge_pb2.WarmObjectResponse]
+    """Fetches an object into the cache without delivering it; the account pays as for a download that
+    misses, and needs the scope download. What is here already is free, and so is what finds no
+    room. Idempotent by the cache itself. Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT,
+    OBJECT_BANNED, NETWORK_UNAVAILABLE. Deadline: by size; safe to retry.
+    """
+    PurgeObject: _grpc.UnaryUnaryMultiCallable[_edge_pb2.PurgeObjectRequest, _edge_pb2.PurgeObjectResponse]
+    """Drops an object from this edge's cache; who is reading it may finish. Needs the scope admin.
+    Errors: OBJECT_PINNED (unless force is set). Safe to retry. Deadline: 2 s.
+    """
+    BanObject: _grpc.UnaryUnaryMultiCallable[_edge_pb2.BanObjectRequest, _edge_pb2.BanObjectResponse]
+    """Has this edge not serve an object any more, on any network: its bytes are dropped, who is
+    reading it is cut off, and requests for it are answered OBJECT_BANNED. Needs the scope admin.
+    Idempotent: a ban that stands gets the new reason. Errors: none of its own. Deadline: 2 s.
+    """
+    UnbanObject: _grpc.UnaryUnaryMultiCallable[_edge_pb2.UnbanObjectRequest, _edge_pb2.UnbanObjectResponse]
+    """Lets an object be served again. Needs the scope admin. Safe to retry: one that is not banned
+    (any more) is refused. Errors: BAN_NOT_FOUND. Deadline: 2 s.
+    """
+    ListBans: _grpc.UnaryUnaryMultiCallable[_edge_pb2.ListBansRequest, _edge_pb2.ListBansResponse]
+    """The bans of this edge, the oldest first, in pages. Needs the scope admin.
+    Errors: PAGE_TOKEN_INVALID. Safe to retry. Deadline: 2 s.
     """
 
 @_typing.type_check_only
@@ -101,13 +130,42 @@ class EdgeServiceAsyncStub(EdgeServiceStub):
     """
     PinObject: _aio.UnaryUnaryMultiCallable[_edge_pb2.PinObjectRequest, _edge_pb2.PinObjectResponse]  # type: ignore[assignment]
     """Fetches an object and keeps it on this edge until it is unpinned. The account pays for its
-    bytes once. Idempotent by request_id, and pinning twice costs nothing.
+    bytes by time, ahead, a period at a time (the edge's setting); each period is paid once. When
+    there is not enough credit for the next one, the object stays for a while, then the pin ends.
+    Idempotent by request_id, and pinning twice costs nothing.
     Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, NETWORK_UNAVAILABLE,
     PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED. Deadline: by size; safe to retry.
     """
     UnpinObject: _aio.UnaryUnaryMultiCallable[_edge_pb2.UnpinObjectRequest, _edge_pb2.UnpinObjectResponse]  # type: ignore[assignment]
-    """Lets go of a pinned object. Idempotent by request_id. Errors: PIN_NOT_FOUND,
-    REQUEST_ID_REUSED. Deadline: 2 s.
+    """Lets go of a pinned object; what is paid stays paid. Idempotent by request_id.
+    Errors: PIN_NOT_FOUND, REQUEST_ID_REUSED. Deadline: 2 s.
+    """
+    ListPins: _aio.UnaryUnaryMultiCallable[_edge_pb2.ListPinsRequest, _edge_pb2.ListPinsResponse]  # type: ignore[assignment]
+    """The account's pins on this edge, the oldest first, in pages; needs the scope pin or read.
+    Errors: PAGE_TOKEN_INVALID. Safe to retry. Deadline: 2 s.
+    """
+    WarmObject: _aio.UnaryUnaryMultiCallable[_edge_pb2.WarmObjectRequest, _edge_pb2.WarmObjectResponse]  # type: ignore[assignment]
+    """Fetches an object into the cache without delivering it; the account pays as for a download that
+    misses, and needs the scope download. What is here already is free, and so is what finds no
+    room. Idempotent by the cache itself. Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT,
+    OBJECT_BANNED, NETWORK_UNAVAILABLE. Deadline: by size; safe to retry.
+    """
+    PurgeObject: _aio.UnaryUnaryMultiCallable[_edge_pb2.PurgeObjectRequest, _edge_pb2.PurgeObjectResponse]  # type: ignore[assignment]
+    """Drops an object from this edge's cache; who is reading it may finish. Needs the scope admin.
+    Errors: OBJECT_PINNED (unless force is set). Safe to retry. Deadline: 2 s.
+    """
+    BanObject: _aio.UnaryUnaryMultiCallable[_edge_pb2.BanObjectRequest, _edge_pb2.BanObjectResponse]  # type: ignore[assignment]
+    """Has this edge not serve an object any more, on any network: its bytes are dropped, who is
+    reading it is cut off, and requests for it are answered OBJECT_BANNED. Needs the scope admin.
+    Idempotent: a ban that stands gets the new reason. Errors: none of its own. Deadline: 2 s.
+    """
+    UnbanObject: _aio.UnaryUnaryMultiCallable[_edge_pb2.UnbanObjectRequest, _edge_pb2.UnbanObjectResponse]  # type: ignore[assignment]
+    """Lets an object be served again. Needs the scope admin. Safe to retry: one that is not banned
+    (any more) is refused. Errors: BAN_NOT_FOUND. Deadline: 2 s.
+    """
+    ListBans: _aio.UnaryUnaryMultiCallable[_edge_pb2.ListBansRequest, _edge_pb2.ListBansResponse]  # type: ignore[assignment]
+    """The bans of this edge, the oldest first, in pages. Needs the scope admin.
+    Errors: PAGE_TOKEN_INVALID. Safe to retry. Deadline: 2 s.
     """
 
 class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -165,7 +223,9 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_edge_pb2.PinObjectResponse, _abc.Awaitable[_edge_pb2.PinObjectResponse]]:
         """Fetches an object and keeps it on this edge until it is unpinned. The account pays for its
-        bytes once. Idempotent by request_id, and pinning twice costs nothing.
+        bytes by time, ahead, a period at a time (the edge's setting); each period is paid once. When
+        there is not enough credit for the next one, the object stays for a while, then the pin ends.
+        Idempotent by request_id, and pinning twice costs nothing.
         Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, NETWORK_UNAVAILABLE,
         PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED. Deadline: by size; safe to retry.
         """
@@ -176,8 +236,71 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _edge_pb2.UnpinObjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_edge_pb2.UnpinObjectResponse, _abc.Awaitable[_edge_pb2.UnpinObjectResponse]]:
-        """Lets go of a pinned object. Idempotent by request_id. Errors: PIN_NOT_FOUND,
-        REQUEST_ID_REUSED. Deadline: 2 s.
+        """Lets go of a pinned object; what is paid stays paid. Idempotent by request_id.
+        Errors: PIN_NOT_FOUND, REQUEST_ID_REUSED. Deadline: 2 s.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPins(
+        self,
+        request: _edge_pb2.ListPinsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.ListPinsResponse, _abc.Awaitable[_edge_pb2.ListPinsResponse]]:
+        """The account's pins on this edge, the oldest first, in pages; needs the scope pin or read.
+        Errors: PAGE_TOKEN_INVALID. Safe to retry. Deadline: 2 s.
+        """
+
+    @_abc_1.abstractmethod
+    def WarmObject(
+        self,
+        request: _edge_pb2.WarmObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.WarmObjectResponse, _abc.Awaitable[_edge_pb2.WarmObjectResponse]]:
+        """Fetches an object into the cache without delivering it; the account pays as for a download that
+        misses, and needs the scope download. What is here already is free, and so is what finds no
+        room. Idempotent by the cache itself. Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT,
+        OBJECT_BANNED, NETWORK_UNAVAILABLE. Deadline: by size; safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeObject(
+        self,
+        request: _edge_pb2.PurgeObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.PurgeObjectResponse, _abc.Awaitable[_edge_pb2.PurgeObjectResponse]]:
+        """Drops an object from this edge's cache; who is reading it may finish. Needs the scope admin.
+        Errors: OBJECT_PINNED (unless force is set). Safe to retry. Deadline: 2 s.
+        """
+
+    @_abc_1.abstractmethod
+    def BanObject(
+        self,
+        request: _edge_pb2.BanObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.BanObjectResponse, _abc.Awaitable[_edge_pb2.BanObjectResponse]]:
+        """Has this edge not serve an object any more, on any network: its bytes are dropped, who is
+        reading it is cut off, and requests for it are answered OBJECT_BANNED. Needs the scope admin.
+        Idempotent: a ban that stands gets the new reason. Errors: none of its own. Deadline: 2 s.
+        """
+
+    @_abc_1.abstractmethod
+    def UnbanObject(
+        self,
+        request: _edge_pb2.UnbanObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.UnbanObjectResponse, _abc.Awaitable[_edge_pb2.UnbanObjectResponse]]:
+        """Lets an object be served again. Needs the scope admin. Safe to retry: one that is not banned
+        (any more) is refused. Errors: BAN_NOT_FOUND. Deadline: 2 s.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBans(
+        self,
+        request: _edge_pb2.ListBansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.ListBansResponse, _abc.Awaitable[_edge_pb2.ListBansResponse]]:
+        """The bans of this edge, the oldest first, in pages. Needs the scope admin.
+        Errors: PAGE_TOKEN_INVALID. Safe to retry. Deadline: 2 s.
         """
 
 def add_EdgeServiceServicer_to_server(servicer: EdgeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -132,6 +132,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Edge, NOT_FOUND: the account has not pinned the object on this edge."""
     ERROR_REASON_PIN_CAPACITY_EXHAUSTED: _ErrorReason.ValueType  # 82
     """Edge, RESOURCE_EXHAUSTED: the edge's room for pinned objects is used up."""
+    ERROR_REASON_OBJECT_BANNED: _ErrorReason.ValueType  # 83
+    """Edge, PERMISSION_DENIED: the operator of this edge does not serve the object, for legal
+    reasons; on whose demand, by URL, where that is set. Metadata: blocked_by.
+    """
+    ERROR_REASON_BAN_NOT_FOUND: _ErrorReason.ValueType  # 84
+    """Edge, NOT_FOUND: the object is not banned on this edge."""
+    ERROR_REASON_OBJECT_PINNED: _ErrorReason.ValueType  # 85
+    """Edge, FAILED_PRECONDITION: the object is pinned, and was to be dropped without force."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The gRPC code that goes with a reason never changes."""
@@ -239,4 +247,12 @@ ERROR_REASON_PIN_NOT_FOUND: ErrorReason.ValueType  # 81
 """Edge, NOT_FOUND: the account has not pinned the object on this edge."""
 ERROR_REASON_PIN_CAPACITY_EXHAUSTED: ErrorReason.ValueType  # 82
 """Edge, RESOURCE_EXHAUSTED: the edge's room for pinned objects is used up."""
+ERROR_REASON_OBJECT_BANNED: ErrorReason.ValueType  # 83
+"""Edge, PERMISSION_DENIED: the operator of this edge does not serve the object, for legal
+reasons; on whose demand, by URL, where that is set. Metadata: blocked_by.
+"""
+ERROR_REASON_BAN_NOT_FOUND: ErrorReason.ValueType  # 84
+"""Edge, NOT_FOUND: the object is not banned on this edge."""
+ERROR_REASON_OBJECT_PINNED: ErrorReason.ValueType  # 85
+"""Edge, FAILED_PRECONDITION: the object is pinned, and was to be dropped without force."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

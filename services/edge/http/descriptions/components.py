@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from tollmesh.errors.v1 import errors_pb2 as reasons
 
-from services.edge.http.descriptions.parts import CID_PATTERN, Json
+from services.edge.http.descriptions.parts import CID_PATTERN, Json, ref
 
 EXAMPLE_CID = "bafkr6igk6gk6f4shrnbnjw6rrh3hx2ypwnmbmxiyizb3fq6xtuhwlbuqre"
 _NETWORK: Json = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$"}
 _CID: Json = {"type": "string", "pattern": CID_PATTERN, "minLength": 59, "maxLength": 59}
 _COUNT: Json = {"type": "integer", "minimum": 0}
+_MOMENT: Json = {"type": "string", "format": "date-time"}
 _STATES = ["pending", "published", "finalized", "failed"]
 
 
@@ -91,6 +92,7 @@ HEADERS: Json = {
     "Content-Range": _header("The part sent, or `bytes */size` with 416."),
     "ETag": _header("The CID, as a strong validator.", example=f'"{EXAMPLE_CID}"'),
     "Location": _header("The path of the object that was made."),
+    "Link": _header('Who has the object be banned (rel="blocked-by", RFC 7725).'),
     "Repr-Digest": _header("SHA-256 of the whole object, once it is here (RFC 9530)."),
     "Retry-After": _header("In how many seconds a repetition may help.", _COUNT),
     "Tollmesh-Account": _header("The account that pays."),
@@ -123,6 +125,10 @@ SCHEMAS: Json = {
                 ),
             },
             "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+            "currency": {"type": "string", "description": "Of a 402."},
+            "needed": {"type": "integer", "description": "Of a 402: what it would have taken."},
+            "available": {"type": "integer", "description": "Of a 402: what there is."},
+            "top_up_url": {"type": "string", "format": "uri", "description": "Of a 402."},
             "instance": {"type": "string", "pattern": "^urn:tollmesh:request:"},
             "violations": {"type": "object", "additionalProperties": {"type": "string"}},
         },
@@ -179,13 +185,86 @@ SCHEMAS: Json = {
     "Pinned": {
         "description": "An object that this edge keeps.",
         "type": "object",
-        "required": ["network", "cid", "size_bytes", "amount", "currency"],
+        "required": ["network", "cid", "size_bytes", "amount", "currency", "paid_until"],
         "properties": {
             "network": _NETWORK,
             "cid": _CID,
             "size_bytes": _COUNT,
+            "amount": {"description": "What was paid for the first period.", **_COUNT},
+            "currency": {"type": "string"},
+            "paid_until": _MOMENT,
+        },
+        "additionalProperties": False,
+    },
+    "Pins": {
+        "description": "The account's pins.",
+        "type": "object",
+        "required": ["pins"],
+        "properties": {"pins": {"type": "array", "items": ref("schemas", "Pin")}},
+        "additionalProperties": False,
+    },
+    "Pin": {
+        "description": "A pinned object, and how it is paid.",
+        "type": "object",
+        "required": [
+            *("network", "cid", "size_bytes"),
+            *("create_time", "paid_until", "state", "end_time"),
+        ],
+        "properties": {
+            "network": _NETWORK,
+            "cid": _CID,
+            "size_bytes": _COUNT,
+            "create_time": _MOMENT,
+            "paid_until": _MOMENT,
+            "state": {"enum": ["paid", "unpaid"]},
+            "end_time": {
+                "description": "When an unpaid pin ends; else empty.",
+                "anyOf": [_MOMENT, {"const": ""}],
+            },
+        },
+        "additionalProperties": False,
+    },
+    "Warmed": {
+        "description": "An object that was to be brought in.",
+        "type": "object",
+        "required": ["network", "cid", "size_bytes", "cached", "amount", "currency"],
+        "properties": {
+            "network": _NETWORK,
+            "cid": _CID,
+            "size_bytes": _COUNT,
+            "cached": {"type": "boolean"},
             "amount": {"description": "What was paid.", **_COUNT},
             "currency": {"type": "string"},
+        },
+        "additionalProperties": False,
+    },
+    "Purged": {
+        "description": "An object that was dropped.",
+        "type": "object",
+        "required": ["network", "cid", "found"],
+        "properties": {
+            "network": _NETWORK,
+            "cid": _CID,
+            "found": {"description": "Whether it was there.", "type": "boolean"},
+        },
+        "additionalProperties": False,
+    },
+    "Bans": {
+        "description": "What is not served here.",
+        "type": "object",
+        "required": ["bans"],
+        "properties": {"bans": {"type": "array", "items": ref("schemas", "Ban")}},
+        "additionalProperties": False,
+    },
+    "Ban": {
+        "description": "An object that is not served here.",
+        "type": "object",
+        "required": ["network", "cid", "reason", "create_time"],
+        "properties": {
+            "network": _NETWORK,
+            "cid": _CID,
+            "reason": {"type": "string"},
+            "create_time": _MOMENT,
         },
         "additionalProperties": False,
     },

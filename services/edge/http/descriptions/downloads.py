@@ -58,6 +58,7 @@ def _download(operation_id: str, summary: str, *path_parameters: str) -> Json:
                 "CID_INVALID",
                 "INSUFFICIENT_CREDIT",
                 "NETWORK_NOT_FOUND",
+                "OBJECT_BANNED",
                 "OBJECT_NOT_FOUND",
                 "RANGE_NOT_SATISFIABLE",
                 "OBJECT_CORRUPT",

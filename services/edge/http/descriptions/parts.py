@@ -108,6 +108,6 @@ def _problem(status: int, meaning: str, names: list[str]) -> Json:
     content = {
         "application/problem+json": {"schema": ref("schemas", "Problem"), "example": example}
     }
-    more = {401: ("WWW-Authenticate",), 405: ("Allow",), 416: ("Content-Range",)}
+    more = {401: ("WWW-Authenticate",), 405: ("Allow",), 416: ("Content-Range",), 451: ("Link",)}
     repeatable = () if status not in {404, 429, 503} else ("Retry-After",)
     return answer(meaning, content, "Cache-Control", *more.get(status, ()), *repeatable)

@@ -41,6 +41,7 @@ _PINNED = {
     "size_bytes": 1024,
     "amount": 3,
     "currency": "credit",
+    "paid_until": "2026-03-02T12:00:00.000Z",
 }
 
 _UPLOAD: Json = {
@@ -116,6 +117,7 @@ _PIN: Json = {
             "INSUFFICIENT_CREDIT",
             "NETWORK_NOT_FOUND",
             "NETWORK_UNAVAILABLE",
+            "OBJECT_BANNED",
             "OBJECT_CORRUPT",
             "OBJECT_NOT_FOUND",
             "PIN_CAPACITY_EXHAUSTED",
