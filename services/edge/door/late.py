@@ -68,9 +68,10 @@ class LateReports:
                 return await self._ledger.capture(entry, total, f"{stub.request_id}-c", until)
             except (HoldNotOpenError, HoldNotFoundError):
                 pass  # settled by the policy, as credit of a lease was
-        if self._debit_estimate or total <= before:
+        paid = max(before, stub.quantity) if self._debit_estimate else before
+        if total <= paid:
             return 0
-        return await self._ledger.debit(entry, total - before, f"{stub.request_id}-d", until)
+        return await self._ledger.debit(entry, total - paid, f"{stub.request_id}-d", until)
 
 
 def _entry(stub: Stub) -> Entry:
