@@ -128,8 +128,14 @@ class Tenant:
         return (await self.credits.GetBalance(request, wait_for_ready=True)).balance
 
     async def entries(self) -> list[credits_pb2.Entry]:
+        entries: list[credits_pb2.Entry] = []
         request = credits_pb2.ListEntriesRequest(account_id=self.account_id, page_size=1000)
-        return list((await self.credits.ListEntries(request)).entries)
+        while True:
+            page = await self.credits.ListEntries(request)
+            entries += page.entries
+            if not page.next_page_token:
+                return entries
+            request.page_token = page.next_page_token
 
     async def paid(self) -> list[credits_pb2.Entry]:
         """What was captured or debited, in order, once nothing is held any more."""

@@ -40,7 +40,7 @@ async def test_a_page_sees_errors_too(edge: RunningEdge) -> None:
 @pytest.mark.parametrize(
     ("path", "methods"),
     [
-        (OBJECT, "GET, HEAD, OPTIONS"),
+        (OBJECT, "GET, HEAD, DELETE, OPTIONS"),
         (f"/objects/{NETWORK}", "POST, OPTIONS"),
         (f"/pins/{NETWORK}/{cid_of(b'x')}", "PUT, DELETE, OPTIONS"),
         ("/healthz", "GET, HEAD, OPTIONS"),
@@ -92,15 +92,15 @@ def test_what_is_no_origin_is_refused_at_the_start(world: World, origin: str) ->
 
 async def test_options_says_what_may_be_done(edge: RunningEdge) -> None:
     answer = await edge.get(OBJECT, None, "OPTIONS")
-    assert (answer.status, answer.headers["Allow"]) == (204, "GET, HEAD, OPTIONS")
+    assert (answer.status, answer.headers["Allow"]) == (204, "GET, HEAD, DELETE, OPTIONS")
     assert "Content-Length" not in answer.headers
     assert (await edge.get("/nothing/here/at/all", None, "OPTIONS")).status == 404
 
 
 async def test_another_method_is_405_and_hears_what_is_allowed(edge: RunningEdge) -> None:
-    for method in ("POST", "PUT", "DELETE", "PATCH", "TRACE"):
+    for method in ("POST", "PUT", "PATCH", "TRACE"):
         answer = await edge.get(OBJECT, None, method)
-        assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD, DELETE, OPTIONS")
         assert answer.headers["Cache-Control"] == "no-store"
 
 

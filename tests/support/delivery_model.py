@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MOST_RANGES = 64
-ALLOWED = "GET, HEAD, OPTIONS"
+READING = {"GET", "HEAD", "OPTIONS"}
 _OWS = " \t"
 _DIGITS = "0123456789"
 
