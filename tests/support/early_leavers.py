@@ -42,15 +42,16 @@ async def break_off(
         (dice.randrange(1, size_bytes), dice.random() < 0.5, dice.random() < 0.5) for _ in requests
     ]
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(_AT_ONCE, "reader") as pool:
-        return list(
-            await asyncio.gather(
-                *(
-                    loop.run_in_executor(pool, _broken, port, request, plan, send_buffer_bytes)
-                    for request, plan in zip(requests, plans, strict=True)
-                )
+    pool = ThreadPoolExecutor(_AT_ONCE, "reader")
+    try:
+        return await asyncio.gather(
+            *(
+                loop.run_in_executor(pool, _broken, port, request, plan, send_buffer_bytes)
+                for request, plan in zip(requests, plans, strict=True)
             )
         )
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def unmatched(paid: Iterable[int], broken: Iterable[Broken]) -> str:

@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tests.edge.conftest import Answer, RunningEdge, Tenant, World
+from tests.support.caddy import Caddy
 from tests.support.nginx import Nginx, capture_log, running_nginx
 
 PREFIX = "/tollmesh-cache/"
@@ -25,7 +26,7 @@ SECRET = "a-secret-of-this-test-0123456789"
 class Front:
     """nginx, the edge that it asks, and a client of nginx."""
 
-    nginx: Nginx
+    nginx: Nginx | Caddy
     edge: RunningEdge
     session: aiohttp.ClientSession
 
@@ -141,7 +142,7 @@ async def accelerated(
 
 
 @asynccontextmanager
-async def client_of(nginx: Nginx, edge: RunningEdge) -> AsyncIterator[Front]:
+async def client_of(nginx: Nginx | Caddy, edge: RunningEdge) -> AsyncIterator[Front]:
     """A client of nginx."""
     async with aiohttp.ClientSession(
         f"http://{nginx.address}",
