@@ -41,8 +41,10 @@ http {{
 """
 
 
-async def nginx(stage: Stage, name: str, locations: str, *, access_log: str = "off") -> Server:
-    """Starts nginx with these ``location`` blocks."""
+async def nginx(
+    stage: Stage, name: str, locations: str, *, access_log: str = "off", aside: bool = False
+) -> Server:
+    """Starts nginx with these ``location`` blocks; ``aside``: on the load's core."""
     home = stage.home / name
     home.mkdir()
     address = stage.address()
@@ -50,9 +52,10 @@ async def nginx(stage: Stage, name: str, locations: str, *, access_log: str = "o
     text = _FRAME.format(home=home, address=address, locations=locations, access_log=access_log)
     configuration.write_text(text)
     command = [program("nginx"), "-e", f"{home}/error.log", "-p", f"{home}", "-c"]
-    return await stage.serve(name, [*command, f"{configuration}"], address, {})
+    begin = stage.support if aside else stage.serve
+    return await begin(name, [*command, f"{configuration}"], address, {})
 
 
-async def static(stage: Stage, root: Path) -> Server:
+async def static(stage: Stage, root: Path, *, aside: bool = False) -> Server:
     """Nginx that sends the files under ``root``."""
-    return await nginx(stage, "nginx-static", STATIC.format(root=root))
+    return await nginx(stage, "nginx-static", STATIC.format(root=root), aside=aside)

@@ -22,8 +22,8 @@ class Method:
     handler: Callable[[Any, Any], Any]
     """The servicer's bound method: takes a request (or an async iterator of them) and a Call.
 
-    A coroutine function, or a plain function that gives the answer or a ``Later``; with
-    ``server_streaming`` an async generator function.
+    A coroutine function, or a plain function that gives the answer (which may be ``Encoded``) or a
+    ``Later``; with ``server_streaming`` an async generator function.
     """
     request_class: type[Message]
     client_streaming: bool

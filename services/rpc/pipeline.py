@@ -92,14 +92,14 @@ class Pipeline:
 
     def unary_answer(self, method: Method) -> Callable[[Incoming, Call], Awaitable[bytes]]:
         """Wraps a method that gives one answer."""
-        receive, handler = self._receiver(method), method.handler
+        receive, handler, needs_task = self._receiver(method), method.handler, method.needs_task
 
         async def answer(incoming: Incoming, call: Call) -> bytes:
             started = time.perf_counter()
             try:
                 self._admit(call)
                 response = handler(receive(incoming, call), call)
-                if not isinstance(response, Message):
+                if needs_task or isinstance(response, Later):
                     response = await response
                 encoded: bytes = response.SerializeToString()
             except BaseException as error:  # noqa: BLE001 (what becomes of it is decided below)
@@ -122,11 +122,11 @@ class Pipeline:
             try:
                 self._admit(call)
                 given: Message | Later[Message] = handler(receive(incoming, call), call)
-                encoded = given.SerializeToString() if isinstance(given, Message) else b""
+                encoded = b"" if isinstance(given, Later) else given.SerializeToString()
             except BaseException as error:  # noqa: BLE001 (what becomes of it is decided there)
                 told(b"", self._failed(call, started, error))
                 return None
-            if not isinstance(given, Message):
+            if isinstance(given, Later):
                 return UnderWay(self, call, started, given, told)
             self._finished(call, started, "OK")
             told(encoded, None)

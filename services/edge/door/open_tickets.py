@@ -73,6 +73,7 @@ class OpenTickets:
         self._vacate = vacate
         self._debit_estimate = debit_estimate
         self._process = urlsafe_b64encode(os.urandom(9)).decode()
+        self._process_bytes = self._process.encode()
         self._number = 0
         self._open: dict[str, _Open] = {}
         self._keys: dict[Key, _Open] = {}
@@ -98,28 +99,16 @@ class OpenTickets:
         """A ticket for what was set aside. Raises OverloadedError; all is given back then."""
         self._number += 1
         number = self._number
-        ends_at = payment.ends_at
         try:
-            slot = self._register.enter(self._process, number, ends_at - time.monotonic())
+            slot = self._register.enter(
+                self._process_bytes, number, payment.ends_at - time.monotonic()
+            )
         except BaseException:
             payment.settle()
             raise
-        account_id, meter, quantity = usage.account_id, usage.meter, usage.quantity
-        text = self._seal.write(
-            Stub(
-                self._process,
-                number,
-                account_id,
-                meter,
-                quantity,
-                payment.hold_id,
-                usage.resource,
-            )
-        )
-        ticket = Ticket(
-            text, account_id, payment.amount, payment.currency, payment.available, ends_at
-        )
-        opened = _Open(ticket, caller, payment, quantity, slot, key)
+        text = self._seal.write(self._process, number, usage, payment.hold_id)
+        ticket = Ticket(text, usage.account_id, payment)
+        opened = _Open(ticket, caller, payment, usage.quantity, slot, key)
         self._open[text] = opened
         if key is not None and self._keys.setdefault(key, opened) is not opened:
             opened.key = None  # another account's: whoever names requests named two alike

@@ -24,7 +24,7 @@ from services.rpc.errors import OverloadedError
 _SLOT = struct.Struct("<B3x12sQQd")
 _REPORTED = struct.Struct("<Q")
 _REPORTED_AT = 24
-_TAKEN, _FREE = b"\x01", b"\x00"
+_TAKEN, _FREE = 1, 0
 
 
 class Overdue(NamedTuple):
@@ -58,16 +58,15 @@ class Register:
         count = size // _SLOT.size
         self._free = [slot for slot in reversed(range(count)) if slot not in taken]
 
-    def enter(self, process: str, number: int, ends_in_s: float) -> int:
+    def enter(self, process: bytes, number: int, ends_in_s: float) -> int:
         """Enters a ticket; its slot. Raises OverloadedError when there is no room."""
         if not self._free:
             self._forget_one()
         slot = self._free.pop()
         until = time.time() + ends_in_s + self._keep_s
         start = slot * _SLOT.size
-        record = _SLOT.pack(0, process.encode(), number, 0, until)
-        self._pages[start : start + _SLOT.size] = record
-        self._pages[start : start + 1] = _TAKEN  # last: a slot is whole, or not there
+        _SLOT.pack_into(self._pages, start, 0, process, number, 0, until)
+        self._pages[start] = _TAKEN  # last: a slot is whole, or not there
         return slot
 
     def note(self, slot: int, reported: int) -> None:
@@ -76,8 +75,7 @@ class Register:
 
     def strike_out(self, slot: int) -> None:
         """The ticket is settled; whatever is said of it from now on is a repetition."""
-        start = slot * _SLOT.size
-        self._pages[start : start + 1] = _FREE
+        self._pages[slot * _SLOT.size] = _FREE
         self._free.append(slot)
 
     def expire(self, slot: int) -> None:

@@ -57,7 +57,7 @@ class Terms(NamedTuple):
         """The terms of a request."""
         actions, meter = _TERMS.get(request.method, _UPLOAD)
         path = request.path.partition("?")[0]  # a query may hold secrets
-        found = _OBJECT(path)
+        found = _OBJECT(path) if path.startswith("/objects/") else None
         if found is None:
             resource = f"{request.host}{path}"[:_RESOURCE_CHARS]
             return cls(actions, meter and (request.meter or meter), resource, None)

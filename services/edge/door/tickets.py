@@ -5,19 +5,21 @@ what is needed to settle it when the process that gave it is gone.
 
 Format: eight fields and a seal, joined with ``~``, all of them characters that mean nothing in a
 header or a URL: version, the process that gave it, its number there, account, meter, estimate, hold
-(empty for credit out of a lease), resource (base64url), and the keyed BLAKE2b of what stands before
-(base64url, 128 bits).
+(empty for credit out of a lease), resource (hexadecimal), and the keyed BLAKE2b of what stands
+before (hexadecimal, 128 bits).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import os
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
+
+from services.edge.holds import Usage
+from services.edge.payments import Payment
 
 _VERSION = "1"
 _SEPARATOR = "~"
@@ -25,25 +27,41 @@ _KEY_BYTES, _SEAL_BYTES = 32, 16
 _LONGEST = 1024
 
 
-@dataclass(frozen=True, slots=True)
 class Ticket:
     """Leave to deliver one answer, and what was set aside for it."""
 
-    id: str
-    """Opaque text, safe in a header and in a URL."""
-    account_id: str
-    amount: int
-    """What it costs, at most, for the estimate."""
-    currency: str
-    available: int
-    """What the account can spend besides, as far as is known here."""
-    ends_at: float
-    """When the delivery must have been reported, on the clock of ``time.monotonic``."""
+    __slots__ = ("_payment", "account_id", "id")
+
+    def __init__(self, text: str, account_id: str, payment: Payment | None = None) -> None:
+        self.id = text
+        """Opaque text, safe in a header and in a URL; empty when there is nothing to report."""
+        self.account_id = account_id
+        self._payment = payment
+
+    @property
+    def amount(self) -> int:
+        """What it costs, at most, for the estimate."""
+        return 0 if self._payment is None else self._payment.amount
+
+    @property
+    def currency(self) -> str:
+        """Of the amount; empty when it costs nothing."""
+        return "" if self._payment is None else self._payment.currency
+
+    @property
+    def available(self) -> int:
+        """What the account can spend besides, as far as is known here."""
+        return 0 if self._payment is None else self._payment.available
+
+    @property
+    def ends_at(self) -> float:
+        """When the delivery must have been reported, on the clock of ``time.monotonic``."""
+        return math.inf if self._payment is None else self._payment.ends_at
 
 
 def free_ticket(account_id: str) -> Ticket:
-    """For a request that costs nothing: there is nothing to report, so it has no id."""
-    return Ticket("", account_id, 0, "", 0, float("inf"))
+    """For a request that costs nothing."""
+    return Ticket("", account_id)
 
 
 class Stub(NamedTuple):
@@ -75,7 +93,7 @@ class Seal:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self._keyed = hashlib.blake2b(key=key, digest_size=_SEAL_BYTES)
 
     @classmethod
     def of(cls, path: Path) -> Self:
@@ -92,11 +110,12 @@ class Seal:
             partial.replace(path)
         return cls(key)
 
-    def write(self, stub: Stub) -> str:
-        """The text of a ticket."""
-        process, number, account_id, meter, quantity, hold_id, resource = stub
-        encoded = urlsafe_b64encode(resource.encode()).decode().rstrip("=")
-        text = f"{_VERSION}~{process}~{number}~{account_id}~{meter}~{quantity}~{hold_id}~{encoded}~"
+    def write(self, process: str, number: int, usage: Usage, hold_id: str) -> str:
+        """The text of a ticket; see Stub."""
+        text = (
+            f"{_VERSION}~{process}~{number}~{usage.account_id}~{usage.meter}~{usage.quantity}~"
+            f"{hold_id}~{usage.resource.encode().hex()}~"
+        )
         return text + self._seal(text)
 
     def read(self, text: str) -> Stub | None:
@@ -109,21 +128,18 @@ class Seal:
         version, process, number, account_id, meter, quantity, hold_id, encoded = body.split(
             _SEPARATOR
         )
-        resource = _decoded(encoded)
+        resource = bytes.fromhex(encoded).decode()
         if version != _VERSION:  # of another version of this program
             return None
         return Stub(process, int(number), account_id, meter, int(quantity), hold_id, resource)
 
     def _seal(self, text: str) -> str:
-        digest = hashlib.blake2b(text.encode(), key=self._key, digest_size=_SEAL_BYTES).digest()
-        return urlsafe_b64encode(digest)[:22].decode()
+        keyed = self._keyed.copy()
+        keyed.update(text.encode())
+        return keyed.hexdigest()
 
 
 def meter_of(text: str) -> str:
     """The meter that a ticket's text names, whether it is genuine or not."""
     fields = text.split(_SEPARATOR, 5)
     return fields[4] if len(fields) > 5 else ""
-
-
-def _decoded(encoded: str) -> str:
-    return urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()

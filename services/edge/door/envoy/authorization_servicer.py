@@ -7,7 +7,7 @@ that there are most of.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 
 from tollmesh.envoy.v3 import authorization_pb2 as pb
 from tollmesh.envoy.v3 import authorization_pb2_grpc as pb_grpc
@@ -18,6 +18,7 @@ from services.edge.door.requests import GuestRequest
 from services.edge.door.tickets import Ticket
 from services.edge.http.problems import problem
 from services.rpc.call import Call
+from services.rpc.encoded import Encoded
 from services.rpc.errors import ServiceError
 from services.rpc.later import Later
 
@@ -31,6 +32,8 @@ TICKET_FIELD = "ticket"
 ESTIMATE_EXTENSION, METER_EXTENSION = "estimate_bytes", "meter"
 """What a route's configuration may say of its requests (context_extensions)."""
 
+_MOST_ANSWERS = 10_000
+_NAME = b"\x0a\x06" + TICKET_FIELD.encode()
 _DENIED = 7
 """google.rpc.Code PERMISSION_DENIED; what is not OK, Envoy refuses."""
 
@@ -48,10 +51,11 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
     def __init__(self, door: Door, *, keep_credentials: bool) -> None:
         self._door = door
         self._removed = () if keep_credentials else CREDENTIAL_HEADERS
+        self._answers: dict[str, bytes] = {}
 
-    def Check(
+    def Check(  # type: ignore[override]  # what is encoded already is an answer, too
         self, request: pb.CheckRequest, context: object
-    ) -> pb.CheckResponse | Awaitable[pb.CheckResponse]:
+    ) -> pb.CheckResponse | Encoded | Later[pb.CheckResponse | Encoded]:
         """Whether Envoy may serve a request; a refusal is an answer, not an error."""
         call = Call.of(context)
         client, guest = _asked(request.attributes, call.metadata)
@@ -63,7 +67,9 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
             return self._allowed(ticket, call)
         return Later(asyncio.ensure_future(self._waited(client, guest, call)), _itself)
 
-    async def _waited(self, client: Client, guest: GuestRequest, call: Call) -> pb.CheckResponse:
+    async def _waited(
+        self, client: Client, guest: GuestRequest, call: Call
+    ) -> pb.CheckResponse | Encoded:
         """The answer, when that takes other services."""
         try:
             ticket = await self._door.admit(client, guest)
@@ -71,17 +77,24 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
             return _denied(error, call)
         return self._allowed(ticket, call)
 
-    def _allowed(self, ticket: Ticket, call: Call) -> pb.CheckResponse:
-        call.log_fields["account_id"] = ticket.account_id
-        response = pb.CheckResponse()
-        ok = response.ok_response
-        header = ok.headers.add().header
-        header.key = ACCOUNT_HEADER
-        header.value = ticket.account_id
-        ok.headers_to_remove.extend(self._removed)
-        if ticket.id:
-            response.dynamic_metadata.fields[TICKET_FIELD].string_value = ticket.id
-        return response
+    def _allowed(self, ticket: Ticket, call: Call) -> Encoded:
+        account_id = ticket.account_id
+        call.log_fields["account_id"] = account_id
+        answer = self._answers.get(account_id)
+        if answer is None:
+            if len(self._answers) >= _MOST_ANSWERS:
+                self._answers.clear()
+            answer = self._answers[account_id] = self._answer(account_id)
+        # Messages that stand one behind the other are one with the fields of both.
+        return Encoded(answer + _metadata(ticket.id.encode()) if ticket.id else answer)
+
+    def _answer(self, account_id: str) -> bytes:
+        """What is the same in all answers about an account."""
+        account = pb.HeaderValue(key=ACCOUNT_HEADER, value=account_id)
+        ok = pb.OkHttpResponse(
+            headers=[pb.HeaderValueOption(header=account)], headers_to_remove=self._removed
+        )
+        return pb.CheckResponse(ok_response=ok).SerializeToString()
 
 
 def _asked(
@@ -127,5 +140,23 @@ def _denied(error: ServiceError, call: Call) -> pb.CheckResponse:
     )
 
 
-def _itself(response: pb.CheckResponse) -> pb.CheckResponse:
+def _metadata(ticket: bytes) -> bytes:
+    """A CheckResponse with the ticket as dynamic metadata, by hand: an eighth of what it costs.
+
+    Field 4 is a Struct, its field 1 an entry: name (1) and value (2), whose field 3 is a text.
+    """
+    value = b"\x1a" + _sized(ticket)
+    entry = _NAME + b"\x12" + _sized(value)
+    return b"\x22" + _sized(b"\x0a" + _sized(entry))
+
+
+def _sized(data: bytes) -> bytes:
+    """Behind its length, a varint of at most two bytes."""
+    size = len(data)
+    if size < 128:
+        return bytes((size,)) + data
+    return bytes((size & 127 | 128, size >> 7)) + data
+
+
+def _itself(response: pb.CheckResponse | Encoded) -> pb.CheckResponse | Encoded:
     return response
