@@ -20,6 +20,7 @@ from services.auth.errors import (
     CredentialMissingError,
     ScopeMissingError,
 )
+from services.edge.behind import Behind
 from services.edge.cache.memory import MokaCache
 from services.edge.errors import RateLimitedError
 
@@ -100,6 +101,7 @@ class Admission:
     def __init__(self, stub: AuthServiceAsyncStub, region: str) -> None:
         self._stub = stub
         self._region = region
+        self._behind = Behind("auth")
         self._decisions = MokaCache(_DECISIONS)
         self._in_flight: Counter[str] = Counter()
 
@@ -188,7 +190,7 @@ class Admission:
                 user_agent=client.user_agent[:512],
             ),
         )
-        answer = await self._stub.Authorize(request, timeout=_TIMEOUT_S)
+        answer = await self._behind.ask(lambda: self._stub.Authorize(request, timeout=_TIMEOUT_S))
         caller = Caller(answer.account_id, answer.key_id, answer.limits.concurrent_requests)
         ttl_s = answer.cache_time_to_live.ToMilliseconds() / 1000
         if ttl_s > 0:

@@ -23,6 +23,7 @@ from tollmesh.credits.v1 import credits_pb2 as credits_pb
 
 from services.credits.errors import HoldNotOpenError, InsufficientCreditError
 from services.edge.background import start
+from services.edge.behind import NotAskedError
 from services.edge.journal import Entry, Journal
 from services.edge.ledger import Ledger, Reserved
 from services.edge.origin import is_retryable
@@ -253,7 +254,7 @@ class Holds:
         slot = self._journal.write(entry)
         try:
             reserved = await self._ledger.reserve(entry)
-        except (InsufficientCreditError, RequestIdReusedError):
+        except (InsufficientCreditError, RequestIdReusedError, NotAskedError):
             self._journal.clear(slot)
             raise
         except BaseException as error:

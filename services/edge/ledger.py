@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 from google.protobuf.duration_pb2 import Duration
 from tollmesh.credits.v1 import credits_pb2 as pb
 
+from services.edge.behind import Behind, NotAskedError
 from services.edge.journal import Entry
 from services.edge.origin import is_retryable
-from services.rpc.errors import ServiceError
+from services.rpc.errors import DependencyUnavailableError, ServiceError
 
 if TYPE_CHECKING:  # the type has no class at run time
     from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
@@ -51,12 +52,16 @@ class Ledger:
 
     def __init__(self, stub: CreditServiceAsyncStub) -> None:
         self._stub = stub
+        self._behind = Behind("credits")
 
     async def reserve(self, entry: Entry, *, until: float = 0.0) -> Reserved:
         """Sets credit aside for an estimate, with the entry's expiry policy.
 
         What a capture takes above it, or too late, is a shortfall where the balance has no more.
+        Raises NotAskedError when the service is known to hang.
         """
+        if not until:
+            self._behind.check()
         request = pb.ReserveRequest(
             request_id=entry.request_id,
             account_id=entry.account_id,
@@ -66,8 +71,12 @@ class Ledger:
             excess_rule=pb.EXCESS_RULE_SHORTFALL,
             resource=entry.resource,
         )
-        answer = await repeated(lambda: self._stub.Reserve(request, timeout=TIMEOUT_S), until)
-        return _reserved(answer)
+        return _reserved(
+            await repeated(
+                lambda: self._asked(lambda: self._stub.Reserve(request, timeout=TIMEOUT_S), until),
+                until,
+            )
+        )
 
     async def extend(self, entry: Entry, quantity: int, live_s: int, request_id: str) -> Reserved:
         """Adds the price of ``quantity`` to an open hold and prolongs it; the hold after it."""
@@ -78,8 +87,11 @@ class Ledger:
             time_to_live=Duration(seconds=live_s),
             metered=_metered(entry, quantity),
         )
-        answer = await repeated(lambda: self._stub.ExtendHold(request, timeout=TIMEOUT_S))
-        return _reserved(answer)
+        return _reserved(
+            await repeated(
+                lambda: self._asked(lambda: self._stub.ExtendHold(request, timeout=TIMEOUT_S))
+            )
+        )
 
     async def capture(self, entry: Entry, quantity: int, request_id: str, until: float) -> int:
         """Pays for ``quantity`` out of a hold and gives back the rest; the amount."""
@@ -129,8 +141,19 @@ class Ledger:
     async def is_usable(self, account_id: str, hold_id: str) -> bool:
         """Whether a hold still sets credit aside, or was captured: that is answered again."""
         request = pb.GetHoldRequest(account_id=account_id, hold_id=hold_id)
-        answer = await repeated(lambda: self._stub.GetHold(request, timeout=TIMEOUT_S))
+        answer = await repeated(
+            lambda: self._asked(lambda: self._stub.GetHold(request, timeout=TIMEOUT_S))
+        )
         return answer.hold.state in {pb.HOLD_STATE_OPEN, pb.HOLD_STATE_CAPTURED}
+
+    async def _asked(self, call: Callable[[], Awaitable[T]], until: float = 0.0) -> T:
+        """One attempt; while somebody waits for it, a service that hangs is not asked again."""
+        if until:
+            return await call()
+        try:
+            return await self._behind.ask(call)
+        except NotAskedError as error:  # an attempt before this one may have had an effect
+            raise DependencyUnavailableError from error
 
 
 async def repeated(call: Callable[[], Awaitable[T]], until: float = 0.0) -> T:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tollmesh.chain.v1 import chain_pb2 as pb
 
 from services.chain.errors import NetworkUnavailableError, ObjectCorruptError
+from services.edge.behind import Behind
 from services.edge.objects import ObjectInfo, ObjectKey
 from services.process.logs import get_logger
 from services.rpc.errors import (
@@ -38,6 +39,13 @@ WORTH_A_RETRY = (
 )
 _ATTEMPTS = 3
 _BACKOFF_S = 0.1
+_NETWORKS = 256
+_PUBLISH_S = 60.0
+"""How long the chain service may take no more of a file, and to store it when it has all."""
+
+
+class _SilentError(DependencyUnavailableError):
+    """A service that this one needs went silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +74,12 @@ class Origin:
     def __init__(self, stub: ChainServiceAsyncStub, *, idle_s: float) -> None:
         self._stub = stub
         self._idle_s = idle_s
+        self._networks: dict[str, Behind] = {}
 
     async def stat(self, key: ObjectKey) -> ObjectInfo:
         """What the chain knows of an object now. Raises OBJECT_NOT_FOUND and others."""
         request = pb.StatObjectRequest(network=key.network, cid=key.cid)
-        found = (await self._stub.StatObject(request)).object
+        found = (await self._of(key.network).ask(lambda: self._stub.StatObject(request))).object
         return ObjectInfo(
             cid=key.cid,
             size_bytes=found.size_bytes,
@@ -84,7 +93,8 @@ class Origin:
     async def read(self, key: ObjectKey, first: int, length: int) -> AsyncGenerator[bytes]:
         """Exactly ``length`` verified bytes from ``first``, in pieces.
 
-        Goes on from the byte reached when the service falters, a few times without progress.
+        Goes on from the byte reached when the service falters, a few times without progress; one
+        that is silent from the beginning is not waited for again.
         """
         position, end, attempts = first, first + length, 0
         while position < end:
@@ -98,7 +108,8 @@ class Origin:
                     raise DependencyUnavailableError("The chain service ended an object early.")
             except WORTH_A_RETRY as error:
                 attempts += 1
-                if attempts == _ATTEMPTS:
+                is_silent = isinstance(error, _SilentError) and (attempts > 1 or position == first)
+                if attempts == _ATTEMPTS or is_silent:
                     raise
                 log.info("origin_read_retried", object=str(key), reason=error.reason_name())
                 await asyncio.sleep(_BACKOFF_S * 2**attempts * random.uniform(0.5, 1))  # noqa: S311 (jitter)
@@ -117,20 +128,39 @@ class Origin:
             size_bytes=size_bytes,
         )
 
+        loop = asyncio.get_running_loop()
+
         async def requests() -> AsyncIterator[pb.PublishObjectRequest]:
             yield pb.PublishObjectRequest(header=header)
             async for data in body:
+                if not patience.expired():
+                    patience.reschedule(loop.time() + _PUBLISH_S)
                 yield pb.PublishObjectRequest(data=data)
 
-        answer = await self._stub.PublishObject(requests())
+        try:
+            async with asyncio.timeout(_PUBLISH_S) as patience:
+                answer = await self._stub.PublishObject(requests())
+        except TimeoutError as error:
+            self._of(network).hung()
+            raise DependencyUnavailableError("The chain service went silent.") from error
         return _publication(network, answer.publication)
 
     async def publication(self, key: ObjectKey) -> Publication:
         """How far an upload has come. Raises PUBLICATION_NOT_FOUND and others."""
         request = pb.GetPublicationRequest(network=key.network, cid=key.cid)
-        return _publication(key.network, (await self._stub.GetPublication(request)).publication)
+        answer = await self._of(key.network).ask(lambda: self._stub.GetPublication(request))
+        return _publication(key.network, answer.publication)
+
+    def _of(self, network: str) -> Behind:
+        """What stands before a network: one that hangs does not keep readers of another."""
+        if network not in self._networks and len(self._networks) >= _NETWORKS:
+            self._networks.clear()  # of names that callers made up
+        return self._networks.setdefault(network, Behind(f"chain/{network}"))
 
     async def _stream(self, key: ObjectKey, first: int, length: int) -> AsyncGenerator[bytes]:
+        behind = self._of(key.network)
+        if behind.is_suspect:
+            await self.stat(key)
         request = pb.ReadObjectRequest(
             network=key.network, cid=key.cid, offset=first, length=length
         )
@@ -142,13 +172,15 @@ class Origin:
                     answer = await anext(answers, None)
                 if answer is None:
                     return
+                behind.answered()
                 if len(answer.data) > length:
                     raise ObjectCorruptError
                 length -= len(answer.data)
                 if answer.data:
                     yield answer.data
         except TimeoutError as error:
-            raise DependencyUnavailableError("The chain service went silent.") from error
+            behind.hung()
+            raise _SilentError("The chain service went silent.") from error
         finally:
             call.cancel()
 

@@ -20,6 +20,7 @@ from services.rpc.errors import (
     DeadlineExceededError,
     DependencyUnavailableError,
     InternalError,
+    NoAnswerError,
     ServiceError,
 )
 from services.rpc.tls import ClientTls
@@ -222,7 +223,7 @@ def _failure(error: grpc.aio.AioRpcError, classes: ErrorClasses) -> ServiceError
                 return known
     code = error.code()
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceededError()
+        return NoAnswerError()
     if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
         return DependencyUnavailableError()
     return InternalError(f"a service answered {code.name}, which its contract does not have")

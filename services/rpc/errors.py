@@ -104,6 +104,10 @@ class DeadlineExceededError(ServiceError):
     reason = reasons.ERROR_REASON_DEADLINE_EXCEEDED
 
 
+class NoAnswerError(DeadlineExceededError):
+    """The deadline passed without a word of the service; the outcome is unknown."""
+
+
 class StoreUnavailableError(ServiceError):
     """The store cannot be reached; the outcome is unknown. Repeat with the same request_id."""
 

@@ -142,9 +142,10 @@ class Mute(auth_pb2_grpc.AuthServiceServicer):
         return auth_pb2.AuthorizeResponse()
 
 
-async def test_a_service_that_never_answers_ends_at_the_deadline(tmp_path: Path) -> None:
+async def test_a_service_that_never_answers_is_named_a_dependency_too(tmp_path: Path) -> None:
     async with Server(listen="127.0.0.1:0", servicers=[Mute()], drain_s=0) as mute:
         never = {"edge": {"auth_target": mute.address}}
         async with LocalMesh(tmp_path, overrides=never) as mesh:
             refusal = await _stat(mesh)
-    _sound(refusal, "DEADLINE_EXCEEDED", grpc.StatusCode.DEADLINE_EXCEEDED)
+    _sound(refusal, "DEPENDENCY_UNAVAILABLE", grpc.StatusCode.UNAVAILABLE)
+    assert "RetryInfo" in refusal.details

@@ -23,7 +23,7 @@ async def test_an_answer_under_way_is_not_cut_into_by_a_refusal(
     writer.write(b"\x00 garbage\r\n\r\n" + head.encode())
     await writer.drain()
     [protocol] = edge.edge.http._server.server_state.connections
-    await until(lambda: protocol._is_deaf, "the garbage has arrived")  # type: ignore[union-attr]
+    await until(lambda: protocol._is_deaf, "the garbage has arrived")  # type: ignore[union-attr]  # ours
     world.chain.objects[cid].resume()
     received += await asyncio.wait_for(reader.read(), 10)
     writer.close()
