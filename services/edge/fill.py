@@ -32,9 +32,6 @@ class NotStoredError(Exception):
 class Fill:
     """One object on its way in."""
 
-    task: asyncio.Task[None]
-    """The fetch."""
-
     def __init__(self, key: ObjectKey, info: ObjectInfo, partial: Partial) -> None:
         self.key = key
         self.info = info
@@ -67,7 +64,9 @@ class Fill:
         self._wake()
 
     def fail(self, failure: ServiceError | NotStoredError) -> None:
-        """Tells readers that no more will come."""
+        """Tells readers that no more will come; the first failure stands."""
+        if self._failure is not None:
+            return
         # Copies have no traceback, which would keep this object, and so the file, in memory.
         self._failure = copy(failure)
         self._wake()
@@ -91,7 +90,8 @@ class Fills:
         self._disk = disk
         self._bans = bans
         self._fills: dict[str, Fill] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        # Not in the fill: a failed task and what failed in it would keep each other in memory.
+        self._tasks: dict[Fill, asyncio.Task[None]] = {}
         self._beginning: dict[str, asyncio.Task[Fill | None]] = {}
 
     def find(self, cid: str) -> Fill | None:
@@ -134,7 +134,8 @@ class Fills:
         if fill is not None:
             with self.reading(fill), suppress(NotStoredError):
                 await fill.beyond(info.size_bytes - 1)
-                await asyncio.wait([fill.task])
+                if fill in self._tasks:
+                    await asyncio.wait([self._tasks[fill]])
         return self._disk.info(key.cid) is not None
 
     def disown(self, cid: str) -> bool:
@@ -147,7 +148,7 @@ class Fills:
             return False
         fill.is_wanted = False
         if fill.readers == 0:
-            fill.task.cancel()
+            self._stop(fill)
         return True
 
     def end(self, cid: str, failure: ServiceError) -> None:
@@ -155,11 +156,11 @@ class Fills:
         fill = self._fills.pop(cid, None)
         if fill is not None:
             fill.fail(failure)
-            fill.task.cancel()
+            self._stop(fill)
 
     async def close(self) -> None:
         """Ends every fetch; what is not whole is thrown away."""
-        tasks = [*self._beginning.values(), *self._tasks]
+        tasks = [*self._beginning.values(), *self._tasks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -176,15 +177,18 @@ class Fills:
             await self._disk.discard(partial)
             raise
         fill = self._fills[key.cid] = Fill(key, info, partial)
-        fill.task = start(self._run(fill))
-        self._tasks.add(fill.task)
-        fill.task.add_done_callback(self._tasks.discard)
-        fill.task.add_done_callback(lambda _: self._forget(fill))
+        task = self._tasks[fill] = start(self._run(fill))
+        task.add_done_callback(lambda _: self._ended(fill))
         return fill
 
-    def _stop(self, fill: Fill) -> None:
-        fill.task.cancel()
+    def _ended(self, fill: Fill) -> None:
+        del self._tasks[fill]
         self._forget(fill)
+
+    def _stop(self, fill: Fill) -> None:
+        self._forget(fill)
+        if fill in self._tasks:
+            self._tasks[fill].cancel()
 
     def _forget(self, fill: Fill) -> None:
         """From now on the object is fetched anew, unless it got into the cache."""

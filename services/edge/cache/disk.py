@@ -11,7 +11,6 @@ cannot be read is forgotten.
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from weakref import ReferenceType, WeakValueDictionary, ref
 from services.edge.cache.catalog import Catalog, CatalogError, StoredObject
 from services.edge.cache.directory import CacheDirectory
 from services.edge.cache.files import (
+    PASSING,
     Mapping,
     PartialFile,
     open_mapping,
@@ -43,9 +43,6 @@ log = get_logger(__name__)
 
 _THREADS = 4
 _KEPT_OPEN = 64  # files that stay mapped after their last reader
-
-
-_NOT_THE_FILES_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +83,7 @@ class DiskCache:
         self._whole_bytes = 0
         self._partial_bytes = 0
         self._partial_count = 0
+        self._partial_files: set[PartialFile] = set()
         self._leaving: list[tuple[ReferenceType[Mapping], int]] = []
         self._mappings: WeakValueDictionary[str, Mapping] = WeakValueDictionary()
         self._kept_open: OrderedDict[str, Mapping] = OrderedDict()
@@ -240,7 +238,9 @@ class DiskCache:
             self._run(PartialFile, self._directory.partials, info.size_bytes)
         )
         try:
-            return Partial(info, await asyncio.shield(making))
+            file = await asyncio.shield(making)
+            self._partial_files.add(file)
+            return Partial(info, file)
         except OSError as error:
             self._end_partial(info)
             log.warning("cache_no_room", error=str(error), size_bytes=info.size_bytes)
@@ -260,14 +260,20 @@ class DiskCache:
         sha256 = await self._run(partial.file.seal, self._directory.objects)
         stored = StoredObject(partial.info, partial.file.name, sha256, frozenset(final_on))
         await self._catalog.add_object(stored)
+        self._partial_files.discard(partial.file)
         self._end_partial(partial.info)
         self._add(stored)
         self._mappings[partial.info.cid] = partial.mapping
 
     async def discard(self, partial: Partial) -> None:
-        """Removes a partial object; its readers keep what they have, and its room until then."""
-        self._leaving.append((ref(partial.mapping), partial.info.size_bytes))
-        self._end_partial(partial.info)
+        """Removes a partial object; its readers keep what they have, and its room until then.
+
+        Safe to repeat, when it was broken off.
+        """
+        if partial.file in self._partial_files:
+            self._partial_files.discard(partial.file)
+            self._leaving.append((ref(partial.mapping), partial.info.size_bytes))
+            self._end_partial(partial.info)
         try:
             await self._run(partial.file.discard)
         except OSError as error:  # the next start sweeps it away
@@ -336,7 +342,7 @@ class DiskCache:
             mapping = await self._run(open_mapping, path, size_bytes, sha256)
         except OSError as error:
             log.warning("cache_file_unreadable", cid=cid, error=str(error))
-            if error.errno in _NOT_THE_FILES_FAULT:
+            if error.errno in PASSING:
                 return None
         if self._stored.get(cid) is not stored:
             return None

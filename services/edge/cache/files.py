@@ -18,6 +18,9 @@ from typing import Self
 AHEAD_BYTES = 2 * 1024 * 1024
 """How much is read ahead at once of a file that is not in the page cache."""
 
+PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors of opening a file that say nothing of the file."""
+
 _PROBE_BYTES = 64 * 1024
 _READ_BYTES = 1024 * 1024
 

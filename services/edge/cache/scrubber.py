@@ -8,18 +8,16 @@ sent and had verified by CID; one that differs is forgotten, and fetched again w
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Awaitable, Callable
 
 from services.edge.cache.catalog import StoredObject
 from services.edge.cache.disk import DiskCache
-from services.edge.cache.files import Reread
+from services.edge.cache.files import PASSING, Reread
 from services.process.logs import get_logger
 
 log = get_logger(__name__)
 
 _IDLE_S = 10.0  # between rounds: an empty cache is not to be looked at all the time
-_LATER = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class Scrubber:
@@ -65,7 +63,7 @@ class Scrubber:
         try:
             reading = await asyncio.to_thread(Reread, path, size_bytes)
         except OSError as error:
-            return error.errno in _LATER
+            return error.errno in PASSING
         try:
             while count := await asyncio.to_thread(reading.step):
                 await self._pace(count)
