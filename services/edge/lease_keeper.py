@@ -106,11 +106,13 @@ class Keeper:
     async def keep(self) -> None:
         """Settles, fills up, prolongs, until the lease is closed or the process leaves it."""
         loop = asyncio.get_running_loop()
-        while not self.ended.is_set() and not self._is_leaving:
+        leaving = False
+        while not self.ended.is_set() and not leaving:
             tick = loop.call_later(self._policy.settle_s, self._attention.set)
             await self._attention.wait()
             tick.cancel()
             self._attention.clear()
+            leaving = self._is_leaving
             await self._look()
 
     async def ask(self, amount: int) -> None:

@@ -31,6 +31,7 @@ from services.credits import errors as credits_errors
 from services.credits.errors import STORE_ERRORS
 from services.credits.lease_servicer import LeaseServicer
 from services.credits.ledger import Ledger
+from services.credits.ledger_servicer import LedgerServicer
 from services.credits.servicer import CreditServicer
 from services.credits.settings import CreditSettings
 from services.edge import errors as edge_errors
@@ -83,16 +84,24 @@ class CreditService:
     store: Store
     address: str = "127.0.0.1:0"
     server: Server | None = None
+    prices: dict[str, dict[str, object]] = field(default_factory=dict)
+    """What differs from the default tariff, from the next start on."""
 
     async def start(self) -> None:
         requests = RequestRecords("credits", keep_s=86_400)
-        tariff = CreditSettings.model_validate({"store": "simulated:"}).rated_tariff()
+        settings = CreditSettings.model_validate({"store": "simulated:"})
+        changed = {"store": "simulated:", "tariff": {**settings.tariff, **self.prices}}
+        tariff = CreditSettings.model_validate(changed).rated_tariff()
         ledger = Ledger(
             self.store, tariff, requests, keep_s=86_400, now_us=lambda: time.time_ns() // 1000
         )
         self.server = Server(
             listen=self.address,
-            servicers=[CreditServicer(ledger), LeaseServicer(ledger)],
+            servicers=[
+                CreditServicer(ledger),
+                LeaseServicer(ledger),
+                LedgerServicer(ledger, self.store),
+            ],
             translate=STORE_ERRORS,
             drain_s=0.5,
         )

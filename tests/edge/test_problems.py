@@ -68,8 +68,19 @@ def test_a_problem_has_the_members_of_the_rfc_and_ours() -> None:
         "detail": "7 credit needed, 3 available",
         "reason": "INSUFFICIENT_CREDIT",
         "metadata": metadata,
+        "currency": "credit",
+        "needed": 7,
+        "available": 3,
         "instance": "urn:tollmesh:request:r-1",
     }
+
+
+def test_who_has_too_little_is_told_where_to_get_more() -> None:
+    url = "https://pay.example/top-up?from=edge"
+    metadata = {"currency": "credit", "needed": "7", "available": "3", "top_up_url": url}
+    answer = problem(InsufficientCreditError(metadata=metadata))
+    assert json.loads(answer.body)["top_up_url"] == url
+    assert (b"link", f'<{url}>; rel="payment"'.encode()) in answer.headers
 
 
 def test_violations_are_told() -> None:

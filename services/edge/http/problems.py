@@ -1,7 +1,9 @@
 """Errors over HTTP: an HTTP status for each ErrorReason, and the problem that tells of it.
 
 Format: RFC 9457 (application/problem+json) with the members ``reason`` (an ErrorReason without its
-prefix) and ``metadata`` (the same map of strings that gRPC callers get).
+prefix) and ``metadata`` (the same map of strings that gRPC callers get). A 402 has what is missing
+as members of its own: ``currency``, ``needed`` and ``available`` (numbers), and ``top_up_url``
+where the operator has one, which is also a ``Link`` with ``rel="payment"``.
 """
 
 from __future__ import annotations
@@ -144,6 +146,8 @@ def problem(error: ServiceError, *, instance: str = "") -> Problem:
         members["instance"] = f"urn:tollmesh:request:{instance}"
     if isinstance(error, InvalidArgumentError) and error.violations:
         members["violations"] = error.violations
+    if error.reason == reasons.ERROR_REASON_INSUFFICIENT_CREDIT:
+        members |= _what_is_missing(error)
     body = json.dumps(members, ensure_ascii=False).encode()
     return Problem(status, [*_headers(error, status), (b"content-length", b"%d" % len(body))], body)
 
@@ -151,6 +155,17 @@ def problem(error: ServiceError, *, instance: str = "") -> Problem:
 def status_of(error: ServiceError) -> int:
     """The HTTP status that goes with an error."""
     return HTTP_ONLY.get(type(error)) or STATUS[error.reason]
+
+
+def _what_is_missing(error: ServiceError) -> dict[str, object]:
+    """The members of a 402."""
+    members: dict[str, object] = {}
+    for name, text in error.metadata.items():
+        if name in {"needed", "available"}:
+            members[name] = int(text)
+        elif name in {"currency", "top_up_url"}:
+            members[name] = text
+    return members
 
 
 def _headers(error: ServiceError, status: int) -> Headers:
@@ -165,6 +180,9 @@ def _headers(error: ServiceError, status: int) -> Headers:
         scope = error.metadata["scope"].encode("ascii", "replace")
         challenge = b', error="insufficient_scope", scope="' + scope + b'"'
         headers.append((b"www-authenticate", AUTHENTICATE + challenge))
+    if status == 402 and "top_up_url" in error.metadata:
+        url = error.metadata["top_up_url"].encode("ascii")
+        headers.append((b"link", b"<" + url + b'>; rel="payment"'))
     if status == 405:
         headers.append((b"allow", error.metadata["allow"].encode("ascii")))
     if status == 451 and "blocked_by" in error.metadata:
