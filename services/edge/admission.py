@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tollmesh.auth.v1 import auth_pb2 as pb
 
@@ -32,8 +32,7 @@ _LONGEST_CREDENTIAL = 512
 _TIMEOUT_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(NamedTuple):
     """Who asks, as a face sees them."""
 
     credential: str

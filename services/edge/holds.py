@@ -16,7 +16,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from tollmesh.credits.v1 import credits_pb2 as credits_pb
@@ -42,8 +42,7 @@ _LONGEST_HOLD_S = 7 * 86_400
 _GIVE_UP_S = 12 * 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What is to be paid for: so many bytes on a meter."""
 
     account_id: str
