@@ -33,6 +33,8 @@ ESTIMATE_EXTENSION, METER_EXTENSION = "estimate_bytes", "meter"
 """What a route's configuration may say of its requests (context_extensions)."""
 
 _MOST_ANSWERS = 10_000
+_DIGITS = 19
+"""A number with fewer fits into 64 bits."""
 _NAME = b"\x0a\x06" + TICKET_FIELD.encode()
 _DENIED = 7
 """google.rpc.Code PERMISSION_DENIED; what is not OK, Envoy refuses."""
@@ -100,27 +102,22 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
 def _asked(
     attributes: pb.AttributeContext, metadata: Mapping[str, str]
 ) -> tuple[Client, GuestRequest]:
-    http, headers = attributes.request.http, attributes.request.http.headers
-    extensions = attributes.context_extensions
+    http = attributes.request.http
+    headers, method = http.headers, http.method
     client = Client(
         credential_of(headers),
         attributes.source.address.socket_address.address,
         headers.get("user-agent", ""),
     )
     # A GET has no body to measure; what is said of its answer is the route's.
-    stated = extensions.get(ESTIMATE_EXTENSION) or (
-        None if http.method == "GET" else headers.get("content-length")
-    )
-    estimate = int(stated) if stated and stated.isdecimal() else None
-    return client, GuestRequest(
-        http.method,
-        http.host,
-        http.path,
-        metadata.get(NODE_KEY, ""),
-        http.id,
-        estimate,
-        extensions.get(METER_EXTENSION, ""),
-    )
+    stated, meter = "" if method == "GET" else headers.get("content-length", ""), ""
+    extensions = attributes.context_extensions
+    if extensions:
+        stated = extensions.get(ESTIMATE_EXTENSION, stated)
+        meter = extensions.get(METER_EXTENSION, "")
+    estimate = int(stated) if stated.isdecimal() and len(stated) < _DIGITS else None
+    node = metadata.get(NODE_KEY, "")
+    return client, GuestRequest(method, http.host, http.path, node, http.id, estimate, meter)
 
 
 def _denied(error: ServiceError, call: Call) -> pb.CheckResponse:
