@@ -29,6 +29,7 @@ from services.edge.lease_journal import (
 from services.edge.tariff import Rates
 
 _now = time.monotonic
+_MAX_AMOUNT = 2**63 - 1
 
 
 class Book:
@@ -184,7 +185,7 @@ class Lease:
         """
         self._pending = sum(book.bound for book in self.books)
         totals = [book.freeze() for book in self.books]
-        target = 0 if final else self.in_flight_amount + headroom
+        target = 0 if final else min(self.in_flight_amount + headroom, _MAX_AMOUNT)
         return self.slot.freeze(totals, target, live_ms, final=final)
 
     def answered(self, settlement: Settlement, remaining: int, balance: int) -> None:

@@ -138,8 +138,13 @@ class Keeper:
             lease.is_retired = True
         if lease.is_retired and not lease.in_flight:
             await self._settle(final=True)
-        elif lease.has_spent or self._asked is not None or self._is_low() or now >= self._renew_at:
+        elif lease.has_spent or self._asked is not None or self._is_low() or self._is_ending(now):
             await self._settle(final=False)
+
+    def _is_ending(self, now: float) -> bool:
+        """Whether it is time to prolong the lease, for what is under way at least."""
+        lasts = self.lease.is_retired or not self.lease.unlimited
+        return lasts and now >= self._renew_at
 
     def _is_low(self) -> bool:
         """Whether there is less in the lease than there should be, and more to be had."""
@@ -147,7 +152,9 @@ class Keeper:
         return not lease.is_retired and 2 * lease.left < self._headroom() and lease.balance > 0
 
     def _headroom(self) -> int:
-        return max(0, min(self._size, self.lease.available // SHARE))
+        """What the lease should have besides what is under way."""
+        lease = self.lease
+        return 0 if lease.is_retired else max(0, min(self._size, lease.available // SHARE))
 
     async def _settle(self, *, final: bool) -> None:
         lease = self.lease
