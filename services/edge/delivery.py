@@ -16,6 +16,7 @@ from services.edge.cache.memory import MokaCache
 from services.edge.fill import Fill, Fills, NotStoredError
 from services.edge.objects import ObjectInfo, ObjectKey
 from services.edge.origin import Origin
+from services.rpc.errors import ServiceError
 
 SLICE_BYTES = 256 * 1024
 """Measured best on this kind of machine; see docs/edge.md."""
@@ -68,7 +69,7 @@ class MemorySource:
 
 
 class DiskSource:
-    """An object in the disk tier. When the disk cannot read it, it is forgotten."""
+    """An object in the disk tier. What the disk cannot read is forgotten, and read past it."""
 
     detail = "disk"
 
@@ -77,14 +78,16 @@ class DiskSource:
         self._disk = disk
         self._cid = cid
         self._past = past
+        self._instead = (0, b"")
+        """Where a part begins that the disk could not read, and its bytes."""
 
     async def pieces(self, first: int, length: int) -> AsyncGenerator[Piece]:
-        """See Source. From where the disk fails, the bytes come past the cache."""
+        """See Source."""
         view, position, end = memoryview(self._mapping), first, first + length
         with suppress(OSError):
             while position < end:
                 size = min(SLICE_BYTES, end - position)
-                await self.ready(position, size)
+                await self.touch(position, size)
                 yield view[position : position + size]
                 position += size
         async with aclosing(self._past.pieces(position, end - position)) as rest:
@@ -93,12 +96,26 @@ class DiskSource:
 
     def at_once(self, first: int, length: int) -> Piece | None:
         """See WholeSource."""
+        start, data = self._instead
+        if start <= first and first + length <= start + len(data):
+            return data[first - start : first - start + length]
         if not resident(self._mapping, first, length):
             return None
         return memoryview(self._mapping)[first : first + length]
 
     async def ready(self, first: int, length: int) -> None:
         """See WholeSource."""
+        try:
+            await self.touch(first, length)
+        except OSError as failure:
+            try:
+                parts = [bytes(piece) async for piece in self._past.pieces(first, length)]
+            except ServiceError:
+                raise failure from None
+            self._instead = first, b"".join(parts)
+
+    async def touch(self, first: int, length: int) -> None:
+        """Returns when the disk has read these bytes. Raises OSError when it cannot."""
         try:
             await self._disk.in_memory(self._mapping, first, length)
         except OSError:
@@ -187,7 +204,7 @@ class Sources:
         source = self._on_disk(key, mapping)
         if info.size_bytes <= self._memory_object_bytes:
             try:
-                await source.ready(0, info.size_bytes)
+                await source.touch(0, info.size_bytes)
             except OSError:
                 return None
             self._memory.put(info.cid, mapping[:])

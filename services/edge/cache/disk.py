@@ -213,10 +213,7 @@ class DiskCache:
         return found
 
     async def in_memory(self, mapping: Mapping, offset: int, length: int) -> None:
-        """Returns when a part can be touched without waiting for the disk.
-
-        Raises OSError when it cannot be read: it must not be touched then.
-        """
+        """Returns when a part can be touched without waiting. Raises OSError: it must not be."""
         if not resident(mapping, offset, length):
             await self._run(read_ahead, mapping, offset)
 
@@ -397,3 +394,5 @@ class DiskCache:
             with suppress(Exception):
                 await asyncio.wait([future])
             raise
+        finally:
+            del future  # it holds what failed, which holds this frame, and so the file
