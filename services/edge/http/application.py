@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from services.edge.http.cors import Cors, is_preflight
 from services.edge.http.exchange import Exchange
+from services.edge.http.hosts import check_host
 from services.edge.http.intake import Intake
 from services.edge.http.problems import PathNotFoundError
 from services.edge.http.routes import ALL_METHODS, Routes
@@ -73,6 +74,7 @@ class Application:
     async def _serve(self, exchange: Exchange) -> str:
         """Runs the handler; the reason of the error that was answered, if one was."""
         try:
+            check_host(exchange.fields, exchange.http_version)
             if await self._answered_for_all(exchange):
                 return ""
             match = self._routes.find(exchange.path)

@@ -26,6 +26,7 @@ from services.edge.http.answer import FINISHED, Answer, Finished
 from services.edge.http.connection import Connection
 from services.edge.http.cors import Cors
 from services.edge.http.exchange import date_of
+from services.edge.http.hosts import is_host
 from services.edge.http.intake import Intake
 from services.edge.http.problems import Headers
 from services.edge.http.representation import Field, age, available, price, whole_hit
@@ -131,6 +132,8 @@ class Hits:
         """
         asked = dict(fields)
         if len(asked) != len(fields) or not asked.keys() <= _PLAIN or self._cors is None:
+            return None
+        if not is_host(asked.get(b"host", b"/")):
             return None
         texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
         credential = credential_of(texts)
