@@ -106,6 +106,7 @@ class Edge:
             tls=_http_tls(settings),
             drain_s=settings.drain_s,
             hits=self._hits(cors),
+            max_connections=settings.connections,
         )
         self.grpc = Server(
             listen=settings.grpc_listen,

@@ -134,6 +134,9 @@ class EdgeSettings(ServerSettings, ClientSettings):
         gt=0,
         description="Transfers get this much longer by their size; slower ones are cut off.",
     )
+    connections: int = Field(
+        8192, gt=0, description="HTTP connections at once; further ones are refused (OVERLOADED)."
+    )
     deliveries: int = Field(
         8192, gt=0, description="Paid transfers at once, those still to be settled included."
     )

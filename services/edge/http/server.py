@@ -11,10 +11,10 @@ import asyncio
 import logging
 import socket
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from typing import Any, cast
 
 import uvicorn
@@ -23,10 +23,9 @@ from uvicorn.server import ServerState
 
 from services.edge.http.answer import Answer
 from services.edge.http.connection import Connection
-from services.edge.http.exchange import date_of
 from services.edge.http.hits import Asked, Hits
 from services.edge.http.problems import problem
-from services.rpc.errors import InvalidArgumentError
+from services.rpc.errors import InvalidArgumentError, OverloadedError, ServiceError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,6 +34,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 20.0
+REFUSED_S = 1.0
+"""So long a connection too many may take to ask; then it is cut off instead of refused."""
 KEEP_ALIVE_S = 75
 _CLEAN_UP_S = 5.0
 _USUAL_BYTES = 2048
@@ -52,6 +53,7 @@ class HttpServer:
         listen: ``host:port``; port 0 picks a free one.
         tls: None for plain text.
         drain_s: how long ``drain`` lets answers finish.
+        max_connections: further ones are refused (OVERLOADED), whatever they ask.
         hits: is asked first for the answer to a plain GET, where there is no TLS.
     """
 
@@ -63,13 +65,14 @@ class HttpServer:
         tls: ssl.SSLContext | None = None,
         drain_s: float = 10.0,
         hits: Hits | None = None,
+        max_connections: int = 8192,
     ) -> None:
         self._listen = listen
         # Its lines are about mistakes of clients; ours say what became of each request.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         config = uvicorn.Config(
             application,
-            http=cast("type[asyncio.Protocol]", partial(_Protocol, hits)),
+            http=cast("type[asyncio.Protocol]", partial(_Protocol, hits, max_connections)),
             ws="none",
             lifespan="off",
             loop="none",
@@ -164,6 +167,7 @@ class _Protocol(HttpToolsProtocol):
     def __init__(
         self,
         hits: Hits | None,
+        max_connections: int,
         config: uvicorn.Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -172,6 +176,7 @@ class _Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, dict(app_state), _loop)
         self._connection: Connection = None  # type: ignore[assignment]  # made with the transport
         self._hits = hits
+        self._max_connections = max_connections
         self._answer: Answer | None = None
         """The latest that was given at once, finished or not."""
         self._usual: tuple[bytes, Asked] | None = None
@@ -187,6 +192,7 @@ class _Protocol(HttpToolsProtocol):
         self._idle_since: float | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._is_deaf = False
+        self._is_refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connection = Connection(cast("asyncio.Transport", transport))
@@ -194,7 +200,9 @@ class _Protocol(HttpToolsProtocol):
         super().connection_made(cast("asyncio.Transport", self._connection))
         if self.scheme != "http":
             self._hits = None
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._connection.abort)
+        self._is_refused = len(self.connections) > self._max_connections
+        patience_s = REFUSED_S if self._is_refused else HEAD_TIMEOUT_S
+        self._head_timer = self.loop.call_later(patience_s, self._connection.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
@@ -213,6 +221,10 @@ class _Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
+            return
+        if self._is_refused:
+            self._is_deaf = True
+            self._refuse(OverloadedError())
             return
         if self._in_head:
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -260,11 +272,15 @@ class _Protocol(HttpToolsProtocol):
             cycle.keep_alive = False
             self._is_deaf = True
             return
-        answer = problem(InvalidArgumentError(msg))
-        date = (b"date", date_of(int(time.time())))
-        fields = (*answer.headers, date, (b"connection", b"close"))
+        self._refuse(InvalidArgumentError(msg))
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answers whatever was asked with a problem, and ends the connection."""
+        answer = problem(error)
+        start = b"HTTP/1.1 %d %b\r\n" % (answer.status, HTTPStatus(answer.status).phrase.encode())
+        fields = (*answer.headers, (b"connection", b"close"))
         head = b"".join(b"%b: %b\r\n" % field for field in fields)
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + answer.body)
+        self.transport.write(start + head + b"\r\n" + answer.body)
         self.transport.close()
 
     def on_message_begin(self) -> None:

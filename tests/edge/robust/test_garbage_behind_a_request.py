@@ -40,3 +40,23 @@ async def test_what_is_not_http_is_refused_with_a_problem(edge: RunningEdge) -> 
     assert answer.status == 400
     assert answer.fields[b"content-type"] == b"application/problem+json"
     assert answer.fields[b"connection"] == b"close"
+
+
+async def test_a_hit_under_way_is_not_cut_into_either(
+    world: World, edge: RunningEdge, tenant: Tenant
+) -> None:
+    data = some_bytes(8 * 1024 * 1024)
+    cid = world.chain.add(data)
+    head = f"GET {object_path(cid)} HTTP/1.1\r\nHost: e\r\nX-API-Key: {tenant.key}\r\n\r\n".encode()
+    for _ in range(3):  # from the third on it is paid out of a lease, and answered at once
+        await edge.get(object_path(cid), tenant)
+        await edge.cached(cid)
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    writer.write(head)
+    received = await reader.readexactly(1000)
+    writer.write(b"\x00 garbage\r\n\r\n" + head)
+    await writer.drain()
+    received += await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    [answer] = answers_in(received)
+    assert (answer.status, answer.body == data, answer.whole) == (200, True, True)
