@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -23,6 +24,7 @@ from uvicorn.server import ServerState
 
 from services.edge.http.answer import Answer
 from services.edge.http.connection import Connection
+from services.edge.http.exchange import date_of
 from services.edge.http.hits import Asked, Hits
 from services.edge.http.problems import problem
 from services.rpc.errors import InvalidArgumentError, OverloadedError, ServiceError
@@ -278,7 +280,8 @@ class _Protocol(HttpToolsProtocol):
         """Answers whatever was asked with a problem, and ends the connection."""
         answer = problem(error)
         start = b"HTTP/1.1 %d %b\r\n" % (answer.status, HTTPStatus(answer.status).phrase.encode())
-        fields = (*answer.headers, (b"connection", b"close"))
+        date = (b"date", date_of(int(time.time())))
+        fields = (*answer.headers, date, (b"connection", b"close"))
         head = b"".join(b"%b: %b\r\n" % field for field in fields)
         self.transport.write(start + head + b"\r\n" + answer.body)
         self.transport.close()
