@@ -79,8 +79,9 @@ test: $(NODE_ALL) $(DEBIAN_ALL) ## every check: layout, lint, types, protos, uni
 	@$(BIN)/python -m pytest -m "not fdb"
 
 .PHONY: test-http
-test-http: $(NODE_ALL) ## the public suite for HTTP caches and REDbot against origins; HTTP_SUITE=directory for another copy
-	@$(BIN)/python -m pytest tests/edge/origins/test_cache_suite.py tests/edge/origins/test_redbot.py -q -s -o log_cli=false \
+test-http: $(NODE_ALL) $(DEBIAN_ALL) ## the public suite for HTTP caches, REDbot, a model of RFC 9110, nginx; HTTP_SUITE=directory for another copy
+	@$(BIN)/python -m pytest tests/edge/origins/test_cache_suite.py tests/edge/origins/test_redbot.py \
+		tests/edge/test_redbot_objects.py tests/edge/test_delivery_model.py -q -s -o log_cli=false \
 		$(if $(HTTP_SUITE),--http-suite $(HTTP_SUITE)) $(if $(HTTP_TEST),--http-test $(HTTP_TEST))
 
 .PHONY: lint
