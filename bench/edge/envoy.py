@@ -43,7 +43,9 @@ async def rows(stage: Stage) -> list[Row]:
     (stage.home / "files" / "film").write_bytes(bytes(SIZE))
     files = await nginx.static(stage, stage.home / "files", aside=True)
     grpc = stage.address()
-    settings = {"grpc_listen": grpc, "face": "envoy", "log_level": "info"}
+    # An estimate near what is sent: what is set aside until the log says so stays within the lease.
+    estimate = str(64 * SIZE)
+    settings = {"grpc_listen": grpc, "face": "envoy", "guest_estimate_bytes": estimate}
     edge = await start_edge(stage, world, settings=settings)
     edge = Server(edge.name, grpc, edge.pid)
     pairs = {

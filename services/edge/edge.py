@@ -14,7 +14,7 @@ from services.edge.cache.disk import DiskCache
 from services.edge.cache.memory import MokaCache, bytes_weight
 from services.edge.delivery import Sources
 from services.edge.door.captures import Captures
-from services.edge.door.envoy.servicers import envoy_servicers
+from services.edge.door.envoy.servicers import Envoys
 from services.edge.door.opening import open_door
 from services.edge.downloads import Downloads
 from services.edge.fill import Fills
@@ -108,6 +108,7 @@ class Edge:
             hits=self._hits(cors),
             max_connections=settings.connections,
         )
+        self._envoys = Envoys(self.door, keep_credentials=settings.keep_credentials)
         self.grpc = Server(
             listen=settings.grpc_listen,
             servicers=self._servicers(),
@@ -149,7 +150,8 @@ class Edge:
         """Lets deliveries finish, settles them, and closes the cache, in this order."""
         self._is_ready = False
         self._intake.close()
-        await asyncio.gather(self.http.drain(), self.grpc.drain())
+        reported = self._envoys.drain(self._settings.drain_s)
+        await asyncio.gather(self.http.drain(), self.grpc.drain(), reported)
         self._intake.flush()
         await self.upkeep.stop()
         if self.origins is not None:
@@ -164,8 +166,7 @@ class Edge:
         return self.http.cut_off(cid)
 
     def _servicers(self) -> list[object]:
-        keep = self._settings.keep_credentials
-        return [self._servicer(), *envoy_servicers(self.door, keep_credentials=keep)]
+        return [self._servicer(), *self._envoys.servicers]
 
     def _servicer(self) -> EdgeServicer:
         return EdgeServicer(

@@ -9,6 +9,7 @@ sent, and that is what is paid. A ticket that nobody reports on by its end is se
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from enum import Enum
 from typing import Any
@@ -23,6 +24,7 @@ from services.edge.holds import Usage
 from services.edge.payments import Payment, Payments
 
 _LONGEST_KEY = 512
+_POLL_S = 0.05
 
 
 class CaptureOutcome(Enum):
@@ -148,6 +150,12 @@ class Door:
     def ticket_of(self, node: str, request_key: str) -> str:
         """The open ticket of a request that its proxy named; empty when there is none."""
         return self._tickets.named((node, request_key[:_LONGEST_KEY]))
+
+    async def wait_until_reported(self, timeout_s: float) -> None:
+        """Waits until no ticket is open, but not longer than that."""
+        end = time.monotonic() + timeout_s
+        while self._tickets and time.monotonic() < end:  # noqa: ASYNC110 (at the end, and short)
+            await asyncio.sleep(_POLL_S)
 
     async def close(self, timeout_s: float) -> None:
         """Ends what goes on in the background. Open tickets stay for the next process."""

@@ -7,6 +7,7 @@ are not counted, and neither is an error page: nobody asked for that.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from tollmesh.envoy.v3 import access_log_pb2 as pb
@@ -27,16 +28,32 @@ class AccessLogServicer(pb_grpc.AccessLogServiceServicer):
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        """Ends all streams, of which Envoy ends none by itself."""
+        self._ended.set()
 
     async def StreamAccessLogs(
         self, request_iterator: AsyncIterator[pb.StreamAccessLogsRequest], context: object
     ) -> pb.StreamAccessLogsResponse:
-        """Takes entries as long as Envoy sends any."""
+        """Takes entries as long as Envoy sends any, and this process wants to hear them."""
         del context
-        async for request in request_iterator:
+        reading = asyncio.ensure_future(self._read(request_iterator))
+        ending = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait((reading, ending), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                await reading
+        finally:
+            reading.cancel()
+            ending.cancel()
+        return pb.StreamAccessLogsResponse()
+
+    async def _read(self, requests: AsyncIterator[pb.StreamAccessLogsRequest]) -> None:
+        async for request in requests:
             for entry in request.http_logs.log_entry:
                 self._take(entry)
-        return pb.StreamAccessLogsResponse()
 
     def _take(self, entry: pb.HttpEntry) -> None:
         common = entry.common_properties

@@ -8,10 +8,25 @@ from services.edge.door.envoy.authorization_servicer import AuthorizationService
 from services.edge.door.envoy.rate_limit_servicer import RateLimitServicer
 
 
-def envoy_servicers(door: Door, *, keep_credentials: bool) -> list[object]:
-    """The servicers; ``keep_credentials``: whether upstreams see what readers identify with."""
-    return [
-        AuthorizationServicer(door, keep_credentials=keep_credentials),
-        AccessLogServicer(door),
-        RateLimitServicer(door),
-    ]
+class Envoys:
+    """The door, as Envoys know it.
+
+    Args:
+        door: admits and captures.
+        keep_credentials: whether upstreams see what readers identify with.
+    """
+
+    def __init__(self, door: Door, *, keep_credentials: bool) -> None:
+        self._door = door
+        self._access_log = AccessLogServicer(door)
+        self.servicers: list[object] = [
+            AuthorizationServicer(door, keep_credentials=keep_credentials),
+            self._access_log,
+            RateLimitServicer(door),
+        ]
+        """For the server."""
+
+    async def drain(self, timeout_s: float) -> None:
+        """Ends the streams of access logs, once everything is reported or the time is over."""
+        await self._door.wait_until_reported(timeout_s)
+        self._access_log.end()
