@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from services.edge.cache.catalog import Catalog
+from services.edge.cache.catalog import Catalog, CatalogError, Statement
 from services.edge.errors import BanNotFoundError, ObjectBannedError
 from services.edge.objects import ObjectKey
+from services.rpc.errors import StoreUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +77,30 @@ class Bans:
         """Bans an object from now on; the ban, and whether it is new.
 
         Idempotent: one that is banned already keeps its time, and gets the new reason. Durable when
-        this returns. Raises CatalogError; the object is banned until the next start then.
+        this returns. Raises StoreUnavailableError: the object is banned until the next start then.
         """
         known = self._bans.get(key.cid)
         ban = Ban(key, reason, known.time_s if known else time.time())
         self._bans[key.cid] = ban  # first: nothing is fetched any more while it is written
-        await self._catalog.change(
+        await self._record(
             (
                 "INSERT OR REPLACE INTO bans (cid, network, reason, time_s) VALUES (?, ?, ?, ?)",
                 key.cid,
                 key.network,
                 reason,
                 ban.time_s,
-            ),
-            durable=True,
+            )
         )
         return ban, known is None
 
     async def lift(self, key: ObjectKey) -> None:
-        """Lets an object be served again. Raises BanNotFoundError, CatalogError."""
+        """Lets an object be served again. Raises BanNotFoundError, StoreUnavailableError."""
         self.find(key)
-        await self._catalog.change(("DELETE FROM bans WHERE cid = ?", key.cid), durable=True)
+        await self._record(("DELETE FROM bans WHERE cid = ?", key.cid))
         self._bans.pop(key.cid, None)
+
+    async def _record(self, statement: Statement) -> None:
+        try:
+            await self._catalog.change(statement, durable=True)
+        except CatalogError as error:  # a full disk, say
+            raise StoreUnavailableError("The ban could not be recorded; try again.") from error

@@ -96,7 +96,7 @@ class Operations:
         """Drops an object from both tiers, and from what is on its way in; whether it was there.
 
         Its readers finish. What is pinned is dropped only with ``force``: its pin stays, and it is
-        fetched again. Raises ObjectPinnedError, OSError (it is not served any more all the same).
+        fetched again. Raises ObjectPinnedError.
         """
         if self._pins.is_kept(key.cid) and not force:
             raise ObjectPinnedError
@@ -108,7 +108,8 @@ class Operations:
     async def ban(self, key: ObjectKey, reason: str) -> tuple[Ban, bool]:
         """Has an object not be served from now on; the ban, and whether it is new.
 
-        Its bytes go at once, and who is reading it is cut off. Idempotent. Raises CatalogError.
+        Its bytes go at once, and who is reading it is cut off. Idempotent. Raises
+        StoreUnavailableError.
         """
         ban, is_new = await self.bans.add(key, reason)
         self._fills.end(key.cid, self.bans.refusal(ban))
@@ -118,11 +119,15 @@ class Operations:
         return ban, is_new
 
     async def lift(self, key: ObjectKey) -> None:
-        """Lets an object be served again. Raises BanNotFoundError, CatalogError."""
+        """Lets an object be served again. Raises BanNotFoundError, StoreUnavailableError."""
         await self.bans.lift(key)
         log.warning("ban_lifted", object=str(key))
 
     async def forget(self, cid: str) -> bool:
         """Drops an object from both tiers, whoever wants it; whether it was there."""
         in_memory = await self._memory.delete(cid)
-        return await self._disk.drop(cid) or bool(in_memory)
+        try:
+            return await self._disk.drop(cid) or bool(in_memory)
+        except OSError as error:  # it is not served any more all the same
+            log.warning("cache_file_stays", cid=cid, error=str(error))
+            return True

@@ -64,6 +64,8 @@ class PinKeeper:
                 await self._renew(pin, now)
             except (ServiceError, CatalogError) as error:
                 log.warning("pin_not_renewed", object=str(pin.key), error=str(error))
+            except Exception:  # whatever it is, the others are renewed
+                log.exception("pin_not_renewed", object=str(pin.key))
 
     async def restore(self) -> None:
         """Fetches what is pinned and not here: it was damaged, or dropped."""

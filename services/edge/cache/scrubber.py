@@ -52,10 +52,7 @@ class Scrubber:
             if self._disk.stored(cid) is stored:
                 damaged += 1
                 log.error("cache_file_damaged", cid=cid)
-                try:
-                    await self._forget(cid)
-                except OSError as error:  # it is not served any more all the same
-                    log.warning("cache_file_stays", error=str(error))
+                await self._forget(cid)
         return damaged
 
     async def _is_right(self, stored: StoredObject) -> bool:

@@ -187,7 +187,8 @@ class EdgeServiceServicer(object):
     def BanObject(self, request, context):
         """Has this edge not serve an object any more, on any network: its bytes are dropped, who is
         reading it is cut off, and requests for it are answered OBJECT_BANNED. Needs the scope admin.
-        Idempotent: a ban that stands gets the new reason. Errors: none of its own. Deadline: 2 s.
+        Idempotent: a ban that stands gets the new reason. Errors: STORE_UNAVAILABLE.
+        Deadline: 2 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,7 +196,7 @@ class EdgeServiceServicer(object):
 
     def UnbanObject(self, request, context):
         """Lets an object be served again. Needs the scope admin. Safe to retry: one that is not banned
-        (any more) is refused. Errors: BAN_NOT_FOUND. Deadline: 2 s.
+        (any more) is refused. Errors: BAN_NOT_FOUND, STORE_UNAVAILABLE. Deadline: 2 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -91,11 +91,12 @@ class EdgeServiceStub:
     BanObject: _grpc.UnaryUnaryMultiCallable[_edge_pb2.BanObjectRequest, _edge_pb2.BanObjectResponse]
     """Has this edge not serve an object any more, on any network: its bytes are dropped, who is
     reading it is cut off, and requests for it are answered OBJECT_BANNED. Needs the scope admin.
-    Idempotent: a ban that stands gets the new reason. Errors: none of its own. Deadline: 2 s.
+    Idempotent: a ban that stands gets the new reason. Errors: STORE_UNAVAILABLE.
+    Deadline: 2 s.
     """
     UnbanObject: _grpc.UnaryUnaryMultiCallable[_edge_pb2.UnbanObjectRequest, _edge_pb2.UnbanObjectResponse]
     """Lets an object be served again. Needs the scope admin. Safe to retry: one that is not banned
-    (any more) is refused. Errors: BAN_NOT_FOUND. Deadline: 2 s.
+    (any more) is refused. Errors: BAN_NOT_FOUND, STORE_UNAVAILABLE. Deadline: 2 s.
     """
     ListBans: _grpc.UnaryUnaryMultiCallable[_edge_pb2.ListBansRequest, _edge_pb2.ListBansResponse]
     """The bans of this edge, the oldest first, in pages. Needs the scope admin.
@@ -157,11 +158,12 @@ class EdgeServiceAsyncStub(EdgeServiceStub):
     BanObject: _aio.UnaryUnaryMultiCallable[_edge_pb2.BanObjectRequest, _edge_pb2.BanObjectResponse]  # type: ignore[assignment]
     """Has this edge not serve an object any more, on any network: its bytes are dropped, who is
     reading it is cut off, and requests for it are answered OBJECT_BANNED. Needs the scope admin.
-    Idempotent: a ban that stands gets the new reason. Errors: none of its own. Deadline: 2 s.
+    Idempotent: a ban that stands gets the new reason. Errors: STORE_UNAVAILABLE.
+    Deadline: 2 s.
     """
     UnbanObject: _aio.UnaryUnaryMultiCallable[_edge_pb2.UnbanObjectRequest, _edge_pb2.UnbanObjectResponse]  # type: ignore[assignment]
     """Lets an object be served again. Needs the scope admin. Safe to retry: one that is not banned
-    (any more) is refused. Errors: BAN_NOT_FOUND. Deadline: 2 s.
+    (any more) is refused. Errors: BAN_NOT_FOUND, STORE_UNAVAILABLE. Deadline: 2 s.
     """
     ListBans: _aio.UnaryUnaryMultiCallable[_edge_pb2.ListBansRequest, _edge_pb2.ListBansResponse]  # type: ignore[assignment]
     """The bans of this edge, the oldest first, in pages. Needs the scope admin.
@@ -280,7 +282,8 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_edge_pb2.BanObjectResponse, _abc.Awaitable[_edge_pb2.BanObjectResponse]]:
         """Has this edge not serve an object any more, on any network: its bytes are dropped, who is
         reading it is cut off, and requests for it are answered OBJECT_BANNED. Needs the scope admin.
-        Idempotent: a ban that stands gets the new reason. Errors: none of its own. Deadline: 2 s.
+        Idempotent: a ban that stands gets the new reason. Errors: STORE_UNAVAILABLE.
+        Deadline: 2 s.
         """
 
     @_abc_1.abstractmethod
@@ -290,7 +293,7 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_edge_pb2.UnbanObjectResponse, _abc.Awaitable[_edge_pb2.UnbanObjectResponse]]:
         """Lets an object be served again. Needs the scope admin. Safe to retry: one that is not banned
-        (any more) is refused. Errors: BAN_NOT_FOUND. Deadline: 2 s.
+        (any more) is refused. Errors: BAN_NOT_FOUND, STORE_UNAVAILABLE. Deadline: 2 s.
         """
 
     @_abc_1.abstractmethod

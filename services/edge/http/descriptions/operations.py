@@ -95,7 +95,7 @@ _PUT_BAN = _operation(
     {
         "200": json_answer("It was banned already, and has this reason now.", "Ban", _BAN),
         "201": json_answer("It is banned now.", "Ban", _BAN),
-        **problems(*_ADMITTED, *_NAMING),
+        **problems(*_ADMITTED, *_NAMING, "STORE_UNAVAILABLE"),
     },
 )
 _GET_BAN = _operation(
@@ -115,7 +115,7 @@ _DELETE_BAN = _operation(
     parameters("network", "cid"),
     {
         "204": answer("It is not banned any more."),
-        **problems(*_ADMITTED, *_NAMING, "BAN_NOT_FOUND"),
+        **problems(*_ADMITTED, *_NAMING, "BAN_NOT_FOUND", "STORE_UNAVAILABLE"),
     },
 )
 _BANS = _operation(
