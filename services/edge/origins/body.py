@@ -95,9 +95,15 @@ class Body:
         return self._file is not None
 
     def join(self, first: int = 0) -> Reader:
-        """Begins to read at ``first``; to be ended with ``leave``. Raises TooLateError."""
+        """Begins to read at ``first``; to be ended with ``leave``.
+
+        Raises TooLateError, and OriginUnavailableError when the rest never came.
+        """
         held_from = self._starts[0] if self._starts else self.size
-        if self._dropped or self._file_bytes <= first < held_from:
+        is_gone = self._dropped and not self._readers
+        if is_gone and self._error is not None:
+            raise self._error
+        if is_gone or self._file_bytes <= first < held_from:
             raise TooLateError
         reader = Reader(first)
         self._readers.add(reader)

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 
 from tollmesh.credits.v1 import credits_pb2 as credits_pb
 
+from services.credits.errors import InsufficientCreditError
 from services.edge.cut_off import CutOff
 from services.edge.holds import Usage
 from services.edge.http.connection import Connection
@@ -46,7 +47,14 @@ class Bill:
         """
         if total <= self._covered:
             return
-        wanted = total + spare
+        try:
+            await self._set_aside(total + spare, hit=hit)
+        except InsufficientCreditError:
+            if not spare:
+                raise
+            await self._set_aside(total, hit=hit)  # the end may be near
+
+    async def _set_aside(self, wanted: int, *, hit: bool) -> None:
         if self.payment is None:
             result = credits_pb.CACHE_RESULT_HIT if hit else credits_pb.CACHE_RESULT_MISS
             usage = Usage(self._account_id, _METER, wanted, self._resource, result)

@@ -29,6 +29,7 @@ from services.rpc.errors import ServiceError
 
 log = get_logger(__name__)
 
+_PARTIAL = CONDITIONS | {b"range"}
 _ALONE_S = 60.0
 _MOST_ALONE = 10_000
 
@@ -221,13 +222,13 @@ class Fetches:
         self, fetch: Fetch, stale: Stored | None, interim: Interim | None
     ) -> tuple[Arrival, Answer | None]:
         """The origin's answer, and where its body comes from if it is to be stored."""
+        asked = fetch.asked
+        fields = asked.fields if stale is None else without(asked.fields, _PARTIAL)
         while True:
-            asked, requested_at = fetch.asked, time.time()
-            fields = asked.fields
-            if stale is not None:
-                fields = without(fields, CONDITIONS | {b"range"}) + conditions(stale.fields)
+            requested_at = time.time()
+            added = [] if stale is None else conditions(stale.fields)
             answer = await asked.origin.client.send(
-                asked.method, asked.target.encode("latin-1"), fields, interim=interim
+                asked.method, asked.target.encode("latin-1"), fields + added, interim=interim
             )
             times = Times(requested_at, time.time())
             if answer.head.status != 304 or stale is None:

@@ -16,6 +16,7 @@ from services.edge.origins.errors import NothingStoredError, OriginUnavailableEr
 from services.edge.origins.fetches import Arrival, Fetch, Fetches
 from services.edge.origins.freshness import Reuse, on_error, reuse
 from services.edge.origins.invalidation import SAFE
+from services.edge.origins.leaving import while_connected
 from services.edge.origins.passing import Passing, interim_to
 from services.edge.origins.requests import (
     PRODUCT,
@@ -95,7 +96,12 @@ class OriginHandlers:
         with self._admission.slot(caller):
             bill = Bill(self._payments, caller.account_id, f"origins/{name}{path}")
             try:
-                await self._answer(exchange, asked, bill)
+                if not self._is_for_the_store(exchange, asked):
+                    async with while_connected(exchange.connection):
+                        await self._passing.pass_on(exchange, asked, bill)
+                elif not await self._by_store(exchange, asked, bill):
+                    async with while_connected(exchange.connection):
+                        await self._answer(exchange, asked, bill)
             finally:
                 bill.settle()
 
@@ -106,50 +112,55 @@ class OriginHandlers:
         actions = DOWNLOAD if exchange.method in SAFE else UPLOAD
         return await self._admission.authorize(client, actions, f"origins/{origin.name}{path}")
 
-    async def _answer(self, exchange: Exchange, asked: Asked, bill: Bill) -> None:
-        """By the cache where it may."""
+    def _is_for_the_store(self, exchange: Exchange, asked: Asked) -> bool:
+        """Whether a stored answer may be one to this request."""
         plain = asked.method in {"GET", "HEAD"} and not asked.has_body
-        if not plain or any(name in exchange.headers for name in _FOR_THE_ORIGIN):
-            await self._passing.pass_on(exchange, asked, bill)
-            return
-        stored = self._responses.find(asked.key, asked.fields)
-        if stored is not None:
-            clock = stored.clock(time.time())
-            use = reuse(stored.rules, clock, asked.directives)
-            if use is Reuse.WHILE_REVALIDATING:
-                self._revalidate_later(asked, stored)
-            if use is not Reuse.AFTER_VALIDATION:
-                await self._answers.send_stored(
-                    exchange, asked, Found(stored, "hit", hit=True), bill
-                )
-                return
+        return plain and not any(name in exchange.headers for name in _FOR_THE_ORIGIN)
+
+    async def _answer(self, exchange: Exchange, asked: Asked, bill: Bill) -> None:
+        """By the origin."""
         if "only-if-cached" in asked.directives:
             raise NothingStoredError("Nothing that is fresh enough is stored.")
-        if asked.method == "HEAD" or (stored is None and "range" in exchange.headers):
+        if asked.method == "HEAD":
             await self._passing.pass_on(exchange, asked, bill)
             return
         await bill.cover(asked.origin.options.estimate_bytes, hit=False)
-        await self._fetched(exchange, asked, stored, bill)
+        # That may have taken long enough for another to have asked, and been answered.
+        if not await self._by_store(exchange, asked, bill):
+            await self._fetched(exchange, asked, bill)
+
+    async def _by_store(self, exchange: Exchange, asked: Asked, bill: Bill) -> bool:
+        """Answers without the origin, if what is stored may be used; whether it did."""
+        stored = self._responses.find(asked.key, asked.fields)
+        if stored is None:
+            return False
+        use = reuse(stored.rules, stored.clock(time.time()), asked.directives)
+        if use is Reuse.AFTER_VALIDATION:
+            return False
+        if use is Reuse.WHILE_REVALIDATING:
+            self._revalidate_later(asked, stored)
+        await self._answers.send_stored(exchange, asked, Found(stored, "hit", hit=True), bill)
+        return True
 
     def _revalidate_later(self, asked: Asked, stored: Stored) -> None:
         """Asks the origin in the background, once at a time."""
         if not self._fetches.is_running(asked.key):
             self._fetches.begin(asked, stored, None, shared=True)
 
-    async def _fetched(
-        self, exchange: Exchange, asked: Asked, stored: Stored | None, bill: Bill
-    ) -> None:
+    async def _fetched(self, exchange: Exchange, asked: Asked, bill: Bill) -> None:
         """Answers by what the origin says now, to this request or to one that it may wait for."""
         tried: list[Fetch] = []
+        stored = self._responses.find(asked.key, asked.fields)
         hold = None if stored is None else stored.body.join()
         reason = self._reason(asked, stored)
         try:
             while True:
-                conditional = stored is None and _is_conditional(exchange)
-                shared = not conditional and self._fetches.may_share(asked.key)
-                fetch = self._fetches.under_way(asked, tried) if shared else None
+                waits = self._fetches.may_share(asked.key)
+                fetch = self._fetches.under_way(asked, tried) if waits else None
                 joined = fetch is not None
                 if fetch is None:
+                    # The origin may answer to a condition or a range what is of no use to others.
+                    shared = waits and (stored is not None or not _is_partial(exchange))
                     fetch = self._fetches.begin(asked, stored, interim_to(exchange), shared=shared)
                 try:
                     if await self._by(exchange, asked, fetch, stored, bill, reason, joined=joined):
@@ -205,7 +216,9 @@ class OriginHandlers:
         try:
             await self._answers.send_stored(exchange, asked, found, bill)
         except TooLateError:
-            return False
+            if joined:
+                return False
+            raise OriginUnavailableError("The answer was dropped.") from None
         return True
 
     def _stands_in(self, asked: Asked, stored: Stored, *, connected: bool) -> bool:
@@ -240,5 +253,5 @@ def _usable(arrival: Arrival, asked: Asked) -> bool:
     return reuse(stored.rules, stored.clock(time.time()), asked.directives) is Reuse.AS_IS
 
 
-def _is_conditional(exchange: Exchange) -> bool:
-    return any(name in exchange.headers for name in ("if-none-match", "if-modified-since"))
+def _is_partial(exchange: Exchange) -> bool:
+    return any(name in exchange.headers for name in ("if-none-match", "if-modified-since", "range"))
