@@ -64,14 +64,30 @@ async def test_redbot_finds_nothing_wrong_with_special_requests(
     assert [each for each in warnings(findings) if each.name not in KNOWN] == []
 
 
-async def test_redbot_does_not_know_answers_of_several_parts(
-    world: World, edge: RunningEdge, tenant: Tenant
+PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "PUT"}
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "name"),
+    [
+        # RFC 9110, section 15.3.7.2, forbids Content-Range there.
+        ("GET", {"Range": "bytes=0-99,300-399"}, "PARTIAL_WITHOUT_RANGE"),
+        # It does not look at the request, so it cannot know that this is one.
+        ("OPTIONS", PREFLIGHT, "CORS_PREFLIGHT_ONLY"),
+    ],
+)
+async def test_redbot_is_wrong_about_these(
+    world: World,
+    edge: RunningEdge,
+    tenant: Tenant,
+    method: str,
+    fields: dict[str, str],
+    name: str,
 ) -> None:
-    """RFC 9110, section 15.3.7.2, forbids the very field that it misses."""
     cid = world.chain.add(TEXT)
-    headers = tenant.headers | {"Range": "bytes=0-99,300-399"}
-    found = errors(await judged(f"{edge.url}{object_path(cid)}", headers))
-    assert [each.name for each in found] == ["PARTIAL_WITHOUT_RANGE"]
+    url = f"{edge.url}{object_path(cid)}"
+    found = errors(await judged(url, tenant.headers | fields, method=method))
+    assert [each.name for each in found] == [name]
 
 
 @pytest.mark.parametrize(
