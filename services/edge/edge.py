@@ -88,7 +88,7 @@ class Edge:
             memory_object_bytes=settings.memory_object_bytes,
             range_gap_bytes=settings.range_gap_bytes,
         )
-        self.door = open_door(settings, self.admission, self.payments, ledger, disk)
+        self.door = open_door(settings, self.admission, self.payments, ledger, disk, bans)
         self.captures = Captures(self.door, settings.capture_log, settings.cache_dir)
         self.origins = open_origins(settings, self.admission, self.payments)
         self.downloads = Downloads(self.payments, sources)

@@ -13,6 +13,8 @@ from tollmesh.auth.v1 import auth_pb2
 from tollmesh.chain.v1 import chain_pb2
 from tollmesh.edge.v1 import edge_pb2
 
+from services.edge.admission import Client
+from services.edge.door.requests import GuestRequest
 from services.edge.errors import BanNotFoundError, ObjectBannedError, ObjectPinnedError
 from tests.edge.conftest import Answer, RunningEdge, Tenant, World, object_path, some_bytes, until
 from tests.support.fake_chain import NETWORK, OTHER_NETWORK, cid_of
@@ -337,6 +339,19 @@ async def test_a_grpc_reader_of_a_banned_object_is_cut_off(
     with pytest.raises(ObjectBannedError):
         await read()
     assert received < 16 * MEBIBYTE
+
+
+async def test_another_proxy_is_told_not_to_deliver_a_banned_object(
+    world: World, edge: RunningEdge, tenant: Tenant, operator: Tenant
+) -> None:
+    cid = world.chain.add(b"hello")
+    asking = GuestRequest("GET", "files.example", object_path(cid), "proxy", "key", 5)
+    door, client = edge.edge.door, Client(tenant.key)
+    await ban(edge, operator, cid)
+    with pytest.raises(ObjectBannedError):
+        await door.admit(client, asking)
+    await edge.get(ban_path(cid), operator, "DELETE")
+    assert (await door.admit(client, asking)).account_id == tenant.account_id
 
 
 async def test_an_unfinal_object_is_banned_like_any_other(

@@ -58,7 +58,7 @@ class Door:
         payments: sets credit aside.
         tickets: those that are to be reported.
         late: settles what is reported too late.
-        size_of: what is known of objects here.
+        size_of: what is known of objects here; raises ObjectBannedError.
         estimate_bytes: what is set aside for a request of which nothing is known.
     """
 
@@ -105,6 +105,7 @@ class Door:
             RateLimitedError: too many requests of the account at once.
             InsufficientCreditError: the account has not enough for the estimate.
             OverloadedError: there is no room for more tickets.
+            ObjectBannedError: the object is not to be delivered.
             ServiceError: the refusals of AuthService.Authorize; services that cannot be reached.
         """
         ticket = self.admit_now(client, request)

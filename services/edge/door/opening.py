@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.edge.admission import Admission
+from services.edge.bans import Bans
 from services.edge.cache.disk import DiskCache
 from services.edge.door.door import Door
 from services.edge.door.late import REPEAT_S, LateReports
@@ -10,6 +11,7 @@ from services.edge.door.open_tickets import OpenTickets
 from services.edge.door.register import Register
 from services.edge.door.tickets import Seal
 from services.edge.ledger import Ledger
+from services.edge.objects import ObjectKey
 from services.edge.payments import Payments
 from services.edge.settings import EdgeSettings
 
@@ -20,12 +22,14 @@ def open_door(
     payments: Payments,
     ledger: Ledger,
     disk: DiskCache,
+    bans: Bans,
 ) -> Door:
     """The door, with what earlier processes left unreported in mind. Raises OSError."""
     debit_estimate = settings.unreported == "debit_estimate"
     directory = settings.cache_dir
 
-    def size_of(_: str, cid: str) -> int | None:
+    def size_of(network: str, cid: str) -> int | None:
+        bans.check(ObjectKey(network, cid))
         info = disk.info(cid)
         return None if info is None else info.size_bytes
 
