@@ -18,6 +18,7 @@ PROGRAMS := $(VENV)/.programs
 NODE_RUNTIME := $(NODE)/node_modules/.runtime
 NODE_ALL := $(NODE)/node_modules/.all
 DEBIAN_ALL := $(DEBIAN)/root/.all
+API := $(VENV)/.api
 
 .PHONY: help
 help: ## list the targets
@@ -58,6 +59,10 @@ $(DEBIAN_ALL): $(DEBIAN)/install
 	@echo "Fetching the servers that the tests run (nginx, Caddy) into $(DEBIAN)/root/ ..."
 	@$(DEBIAN)/install $(DEBIAN)/root nginx caddy
 
+$(API): $(PROGRAMS)
+	@$(PIP) install --constraint constraints.txt --group api
+	@touch $@
+
 .PHONY: programs
 programs: $(NODE_ALL) $(DEBIAN_ALL) ## install the programs that the tests run beside ours
 
@@ -74,7 +79,7 @@ down: $(PROGRAMS) ## stop the mesh that make up started; its data stays
 	@$(BIN)/tollmesh down
 
 .PHONY: test
-test: $(NODE_ALL) $(DEBIAN_ALL) ## every check: layout, lint, types, protos, unit, mesh and a short chaos run
+test: $(NODE_ALL) $(DEBIAN_ALL) $(API) ## every check: layout, lint, types, protos, unit, mesh and a short chaos run
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest -m "not fdb"
 

@@ -235,7 +235,7 @@ class Edge:
         routes.add("GET", "/door/auth-request", door.auth_request)
         routes.add("POST", "/door/captures", door.report)
         if self.origins is not None:
-            routes.add_tree("origins", self.origins.handle)
+            routes.add_tree("origins", "{name}/{path}", self.origins.handle)
         description = DescriptionHandlers(routes, self._settings.region)
         routes.add("GET HEAD", "/openapi.json", description.get_description)
         return routes

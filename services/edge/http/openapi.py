@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from copy import copy
 
 from services.edge.http.conditions import not_modified
-from services.edge.http.descriptions import door, downloads, operations, transfers
+from services.edge.http.descriptions import door, downloads, operations, origins, transfers
 from services.edge.http.descriptions.components import (
     HEADERS,
     PARAMETERS,
@@ -48,6 +48,7 @@ _DESCRIBED: tuple[Paths, ...] = (
     door.PATHS,
     downloads.PATHS,
     operations.PATHS,
+    origins.PATHS,
     transfers.PATHS,
 )
 

@@ -67,9 +67,13 @@ class Routes:
         handlers |= dict.fromkeys(methods.split(), handler)
         self._added += [(method, path) for method in methods.split()]
 
-    def add_tree(self, segment: str, handler: Handler) -> None:
-        """Adds everything below ``/segment/``, before all other routes."""
+    def add_tree(self, segment: str, below: str, handler: Handler) -> None:
+        """Adds everything below ``/segment/``, before all other routes.
+
+        ``below`` is how what may stand there is described: ``{name}/{path}``.
+        """
         self._trees[segment] = Match({ANY_METHOD: handler})
+        self._added += [(method, f"/{segment}/{below}") for method in ALL_METHODS[:-1]]
 
     def find(self, path: str) -> Match:
         """Where a path leads. Raises PathNotFoundError."""
