@@ -75,8 +75,7 @@ class Edge:
         self.bans = bans = Bans(catalog, settings.blocked_by)
         self.fills = Fills(self.origin, disk, bans)
         self._till = till = open_till(settings, services.credits, services.leases)
-        self.holds, self.payments = till.holds, till.payments
-        ledger = till.ledger
+        self.holds, self.payments, ledger = till.holds, till.payments, till.ledger
         self.admission = Admission(services.auth, settings.region)
         recheck_s = settings.finality_recheck_s
         self.lookup = ObjectLookup(self.origin, disk, bans, recheck_s=recheck_s)
