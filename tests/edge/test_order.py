@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
+from bench.edge.caches import Disk
+from services.edge.cache.catalog import Catalog
+from services.edge.cache.disk import DiskCache
 from services.edge.cache.order import ROUND_TRIP_BYTES, WorthOrder
+from services.edge.objects import ObjectInfo
 
 EIGHTH = 1 / 8
 
@@ -118,3 +123,35 @@ def test_of_two_used_alike_the_larger_goes() -> None:
     for key in ("small", "large"):
         order.use(key)
     assert order.victim(lambda _: False) == "large"
+
+
+async def test_the_disk_tier_forgets_as_the_benchmark_says(
+    tmp_path: Path, dice: random.Random
+) -> None:
+    """What bench/edge/hit_ratio.py measures is this tier's own policy.
+
+    Nearly hit for hit: what a thread still holds for a moment is spared here, and only here.
+    """
+    sizes = [dice.randrange(100, 20_000) for _ in range(200)]
+    popularity = [1 / (rank + 1) for rank in range(len(sizes))]
+    max_bytes = sum(sizes) // 10
+    catalog = Catalog(tmp_path / "catalog.sqlite3")
+    disk = DiskCache(tmp_path, catalog, max_bytes=max_bytes, max_objects=1000)
+    await disk.open()
+    measured = Disk(max_bytes)
+    hits = expected = 0
+    for number in dice.choices(range(len(sizes)), weights=popularity, k=1500):
+        if measured.get(number, sizes[number]):
+            expected += 1
+        else:
+            measured.put(number, sizes[number])
+        if await disk.mapping(str(number)) is not None:
+            hits += 1
+            continue
+        partial = await disk.begin(ObjectInfo(str(number), sizes[number], "", ""))
+        assert partial is not None
+        await disk.append(partial, bytes(sizes[number]))
+        await disk.keep(partial, ())
+        del partial  # what is held is not forgotten
+    await disk.close()
+    assert abs(hits - expected) <= 1500 // 50
