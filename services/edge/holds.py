@@ -51,6 +51,8 @@ class Usage(NamedTuple):
     resource: str
     """For the ledger's entries: the CID, say."""
     cache_result: int = credits_pb.CACHE_RESULT_UNSPECIFIED
+    moved_bytes: int | None = None
+    """How many bytes are moved for it, where that is not the quantity: how long it may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,19 @@ class Holds:
         entry.estimate += quantity
         self._journal.note_estimate(hold.slot, entry.estimate)
 
+    async def debit(self, usage: Usage, request_id: str) -> int:
+        """Pays for ``usage`` at once, out of the balance; the amount. Idempotent by ``request_id``.
+
+        Raises InsufficientCreditError, and ServiceError when the credit service cannot be reached
+        (whether it was paid is not known: repeat it).
+        """
+        entry = self._entry(usage, request_id, credits_pb.EXPIRY_POLICY_RELEASE, guest=False)
+
+        async def ask() -> int:
+            return await self._ledger.debit(entry, usage.quantity, request_id, until=0.0)
+
+        return await self._roomy(ask, entry, fill=False)
+
     def settle(self, hold: Hold) -> asyncio.Task[Receipt | None]:
         """Pays for what was delivered, and only that, in the background; its receipt.
 
@@ -268,7 +283,8 @@ class Holds:
         return Hold(entry, reserved, ends_at, slot, self._journal)
 
     def _entry(self, usage: Usage, request_id: str, policy: int, *, guest: bool) -> Entry:
-        limit_s = self._transfer_s + usage.quantity / self._slowest_bytes_per_s
+        moved_bytes = usage.quantity if usage.moved_bytes is None else usage.moved_bytes
+        limit_s = self._transfer_s + moved_bytes / self._slowest_bytes_per_s
         hold_s = int(min(limit_s + SETTLEMENT_S, _LONGEST_HOLD_S))
         return Entry(
             account_id=usage.account_id,

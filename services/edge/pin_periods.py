@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 
 from services.edge.cache.pin_records import Due, Pin, PinRecords
-from services.edge.journal import Entry
+from services.edge.holds import Holds, Usage
 from services.edge.ledger import Ledger
 
 METER = "pin"
@@ -67,11 +67,13 @@ class Periods:
     """Pays for periods.
 
     Args:
-        ledger: the credit service.
+        holds: pays, if need be out of credit that this edge has leased.
+        ledger: tells what was paid before.
         records: the pins.
     """
 
-    def __init__(self, ledger: Ledger, records: PinRecords) -> None:
+    def __init__(self, holds: Holds, ledger: Ledger, records: PinRecords) -> None:
+        self._holds = holds
         self._ledger = ledger
         self._records = records
         self._edge_id = ""
@@ -86,22 +88,13 @@ class Periods:
         if units == 0:
             return 0
         request_id = await self._request_id(pin, due)
-        entry = Entry(
-            account_id=pin.account_id,
-            request_id=request_id,
-            meter=METER,
-            cache_result=0,
-            resource=str(pin.key),
-            estimate=units,
-            hold_s=0,
-            expires_at=0.0,
-        )
         if again:  # perhaps so late that the id alone would not be recognised
             since = min(due.start, time.time()) - _CLOCKS_DIFFER_S
             amount = await self._ledger.debited(pin.account_id, request_id, since)
             if amount is not None:
                 return amount
-        return await self._ledger.debit(entry, units, request_id, until=0.0)
+        usage = Usage(pin.account_id, METER, units, str(pin.key))
+        return await self._holds.debit(usage, request_id)
 
     async def _request_id(self, pin: Pin, due: Due) -> str:
         self._edge_id = self._edge_id or await self._records.edge_id()

@@ -236,7 +236,8 @@ class Pins:
         """Fetches an object while the price of its first period is set aside, then pays that."""
         now = time.time()
         due = self._terms.first(now)
-        usage = Usage(caller.account_id, METER, quantity(info.size_bytes, due), str(key))
+        units = quantity(info.size_bytes, due)
+        usage = Usage(caller.account_id, METER, units, str(key), moved_bytes=info.size_bytes)
         scoped = scoped_request_id(caller, "pin", request_id)
         hold = await self._holds.reserve(usage, request_id=scoped)
         try:

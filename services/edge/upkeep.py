@@ -76,7 +76,7 @@ def make_kept(
         fills,
         lookup,
         till.holds,
-        Periods(till.ledger, records),
+        Periods(till.holds, till.ledger, records),
         Terms(settings.pin_period_s, settings.pin_grace_s),
         max_bytes=settings.pin_bytes,
     )

@@ -334,6 +334,23 @@ async def test_a_period_that_is_due_survives_a_restart(tmp_path: Path) -> None:
     await again.close()
 
 
+async def test_credit_that_the_edge_has_leased_pays_for_pins_too(world: World) -> None:
+    tenant = await world.tenant(credit=2 * PRICE + 10)
+    cid, other = world.chain.add(some_bytes(SIZE)), world.chain.add(b"hello")
+    async with world.edge(**LONG, lease_credits=2 * PRICE) as edge:
+        await pin(edge, tenant, cid)
+        for _ in range(3):
+            await edge.get(object_path(other), tenant)
+
+        async def is_leased() -> bool:
+            return (await tenant.balance()).available < PRICE
+
+        await until(is_leased, "the edge has leased what is left")
+        end = only_pin(edge).paid_until
+        await renew(edge, end)
+        assert only_pin(edge).paid_until == end + PERIOD_S
+
+
 async def test_two_rounds_at_once_pay_once(world: World, tenant: Tenant) -> None:
     cid = world.chain.add(some_bytes(SIZE))
     async with world.edge(**LONG) as edge:
