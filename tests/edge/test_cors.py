@@ -75,6 +75,28 @@ async def test_only_the_pages_that_are_named_may_read(world: World, tenant: Tena
         assert "Access-Control-Allow-Origin" not in refused.headers
 
 
+@pytest.mark.parametrize("origins", [["*"], [PAGE], []])
+@pytest.mark.parametrize("fields", [{}, {"Origin": PAGE}, {"Origin": "https://other.example"}])
+async def test_hits_that_are_answered_at_once_say_the_same(
+    world: World, tenant: Tenant, origins: list[str], fields: dict[str, str]
+) -> None:
+    cid = world.chain.add(b"hello")
+    async with world.edge(cors_origins=origins, lease_credits=1000) as edge:
+        answers = []
+        for way in (
+            {},
+            {},
+            {},
+            {},
+            {"Want_Repr_Digest": "sha-256=1"},
+        ):  # the last takes the long way
+            answers.append(await edge.get(object_path(cid), tenant, **fields, **way))
+            await edge.cached(cid)
+    names = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary")
+    said = [[answer.headers.getall(name, []) for name in names] for answer in answers]
+    assert all(each == said[0] for each in said)
+
+
 async def test_no_page_may_read_when_none_is_named(world: World, tenant: Tenant) -> None:
     world.chain.add(b"hello")
     async with world.edge(cors_origins=[]) as edge:

@@ -120,7 +120,8 @@ class Hits:
         self._lookup = lookup
         self._sources = sources
         self._payments = payments
-        self._cors = None if cors.fixed is None else _lines(*cors.fixed)
+        self._cors = _lines(*cors.fields({}))
+        self._plain = _PLAIN if cors.fixed is None else _PLAIN | {b"origin"}
         self._region = region
         self._default_network = default_network
         self._targets = MokaCache(_PATHS)
@@ -131,7 +132,7 @@ class Hits:
         The same fields say the same for as long as their connection lasts.
         """
         asked = dict(fields)
-        if len(asked) != len(fields) or not asked.keys() <= _PLAIN or self._cors is None:
+        if len(asked) != len(fields) or not asked.keys() <= self._plain:
             return None
         if not is_host(asked.get(b"host", b"/")):
             return None
@@ -238,7 +239,7 @@ class Hits:
                 _price(payment.amount, payment.currency),
                 _lines(available(payment.available)),
                 _date(int(time.time())),
-                self._cors or b"",
+                self._cors,
                 b"x-request-id: ",
                 request_id.encode("ascii"),
                 b"\r\n\r\n",
