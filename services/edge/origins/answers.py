@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.edge.http.exchange import Exchange
@@ -34,6 +35,8 @@ class Found:
     """Whether the origin was not asked; the price goes by it."""
     validated: bool = False
     """Whether the origin has said for this request that this is the answer."""
+    begun: Callable[[], None] | None = None
+    """Called once its body is being read."""
 
 
 class Answers:
@@ -83,7 +86,8 @@ class Answers:
         if found.hit:
             how = f"{how}; ttl={int(stored.clock(time.time()).fresh_for)}"
             exchange.log_fields["cache"] = "hit"
-        if stored.status == 200 and not_modified(exchange.fields, stored.fields):
+        is_get = exchange.method in {"GET", "HEAD"}
+        if is_get and stored.status == 200 and not_modified(exchange.fields, stored.fields):
             headers = self.outgoing(asked, 304, without(fields, _OF_THE_CONTENT), how)
             await exchange.start(304, headers, dated=True)
             await exchange.send(b"")
@@ -102,6 +106,8 @@ class Answers:
             return
         spare = asked.origin.options.estimate_bytes
         reader = stored.body.join(part.first if part else 0)
+        if found.begun is not None:
+            found.begun()
         try:
             await bill.cover(spare if length is None else length, hit=found.hit)
             await exchange.start(status, [*headers, *bill.headers()], dated=True)

@@ -240,7 +240,9 @@ class Body:
         """Forgets what everybody has read; waits until the slowest reader is near enough."""
         while True:
             self._read.clear()
-            slowest = min((reader.position for reader in self._readers), default=self.size)
+            if not self._readers:
+                raise OriginUnavailableError("Nobody reads it any more.")
+            slowest = min(reader.position for reader in self._readers)
             while self._pieces and self._starts[0] + len(self._pieces[0]) <= slowest:
                 del self._pieces[0], self._starts[0]
             if self.size - max(slowest, self._file_bytes) <= _WINDOW_BYTES:

@@ -20,7 +20,6 @@ from services.edge.http.exchange import Exchange
 from services.edge.http.problems import Headers
 from services.edge.payments import Payment, Payments
 
-_METER = "download"
 Pieces = AsyncGenerator[bytes | memoryview]
 
 
@@ -31,14 +30,22 @@ class Bill:
         payments: sets credit aside.
         account_id: who pays.
         resource: for the ledger's entries.
+        meter: what it counts.
     """
 
-    def __init__(self, payments: Payments, account_id: str, resource: str) -> None:
+    def __init__(
+        self, payments: Payments, account_id: str, resource: str, meter: str = "download"
+    ) -> None:
+        self._meter = meter
         self._payments = payments
         self._account_id = account_id
         self._resource = resource
         self._covered = 0
         self.payment: Payment | None = None
+
+    def beside(self, meter: str) -> Bill:
+        """A bill of the same account for something else."""
+        return Bill(self._payments, self._account_id, self._resource, meter)
 
     async def cover(self, total: int, *, hit: bool, spare: int = 0) -> None:
         """Sees to it that ``total`` bytes are covered; takes ``spare`` more when it must ask.
@@ -57,7 +64,7 @@ class Bill:
     async def _set_aside(self, wanted: int, *, hit: bool) -> None:
         if self.payment is None:
             result = credits_pb.CACHE_RESULT_HIT if hit else credits_pb.CACHE_RESULT_MISS
-            usage = Usage(self._account_id, _METER, wanted, self._resource, result)
+            usage = Usage(self._account_id, self._meter, wanted, self._resource, result)
             self.payment = self._payments.take(usage) or await self._payments.reserve(usage)
         else:
             await self._payments.prolong(self.payment, wanted - self._covered)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from services.edge.background import start
 from services.edge.origins.body import Body, Reader
@@ -18,6 +20,7 @@ from services.edge.origins.connection import Interim
 from services.edge.origins.errors import OriginUnavailableError
 from services.edge.origins.fields import Fields, end_to_end, without
 from services.edge.origins.freshness import lifetime, rules_of
+from services.edge.origins.invalidation import names_itself
 from services.edge.origins.requests import Asked
 from services.edge.origins.responses import Key, Responses
 from services.edge.origins.stored import Stored, Times, dated
@@ -52,6 +55,12 @@ class Arrival:
     """When it may not: to be read, and closed, by the one who asked."""
     hold: Reader | None = None
     """Keeps the stored body here until the one who asked has begun to read it."""
+
+    def release(self) -> None:
+        """Lets go of the stored body: those who want it read it by now."""
+        if self.stored is not None and self.hold is not None:
+            self.stored.body.leave(self.hold)
+            self.hold = None
 
 
 class Fetch:
@@ -93,8 +102,7 @@ class Fetch:
         stored, length = arrival.stored, arrival.length
         if arrival.answer is not None and not self._taken:
             arrival.answer.close()
-        if stored is not None and arrival.hold is not None:
-            stored.body.leave(arrival.hold)
+        arrival.release()
         if stored is not None and not (
             length and stored.body.kept and stored.body.size * 2 > length
         ):
@@ -130,10 +138,6 @@ class Fetches:
         del self._alone[key]
         return True
 
-    def is_running(self, key: Key) -> bool:
-        """Whether something is on its way for a target."""
-        return key in self._running
-
     def under_way(self, asked: Asked, tried: list[Fetch]) -> Fetch | None:
         """A request whose answer may be that to this one too, which it then is interested in."""
         for fetch in self._running.get(asked.key, ()):
@@ -162,14 +166,44 @@ class Fetches:
         *,
         shared: bool,
     ) -> Fetch:
-        """Asks the origin; about a stored response if there is one, else for what is asked."""
+        """Asks the origin; about a stored response if there is one, else for what is asked.
+
+        The one who asks takes the arrival and leaves the fetch.
+        """
         fetch = Fetch(asked)
         if shared:
             self._running.setdefault(asked.key, []).append(fetch)
-        task = start(self._run(fetch, stale, interim))
+        self._start(fetch, self._run(fetch, stale, interim))
+        return fetch
+
+    def _start(self, fetch: Fetch, work: Coroutine[Any, Any, None]) -> None:
+        task = start(work)
         fetch.run(task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def renew(self, asked: Asked, stale: Stored) -> None:
+        """Asks about a stored response in the background, unless somebody asks already."""
+        if asked.key not in self._running:
+            fetch = self.begin(asked, stale, None, shared=True)
+            # Nobody takes what arrives, and nobody leaves: it is read to its end.
+            fetch.arrived.add_done_callback(_let_go)
+
+    def adopt(self, asked: Asked, arrival: Arrival) -> Fetch | None:
+        """Keeps an answer to POST that says that it is one to GET; None when it may not be kept.
+
+        As ``begin`` for an answer that is here already (RFC 9110, section 9.3.3).
+        """
+        if arrival.answer is None or not names_itself(asked.url, arrival.fields):
+            return None
+        stored = self._storable(asked, arrival, explicit=True)
+        if stored is None:
+            return None
+        answer, arrival.answer = arrival.answer, None
+        arrival.stored, arrival.hold = stored, stored.body.join()
+        fetch = Fetch(asked)
+        fetch.arrived.set_result(arrival)
+        self._start(fetch, self._fill(fetch, stored, answer))
         return fetch
 
     def invalidate(self, key: Key) -> None:
@@ -208,6 +242,8 @@ class Fetches:
                 stale.body.leave(hold)
         if arrival.stored is None:
             self._go_alone(fetch.asked.key)
+        else:
+            self._alone.pop(fetch.asked.key, None)
         if answer is None or arrival.stored is None:
             self._forget(fetch)
             fetch.arrived.set_result(arrival)
@@ -268,15 +304,18 @@ class Fetches:
         arrival.stored, arrival.hold = stored, stored.body.join()
         return arrival, answer
 
-    def _storable(self, asked: Asked, arrival: Arrival) -> Stored | None:
-        """The answer as it is to be stored; None when it may not be, or cannot."""
+    def _storable(self, asked: Asked, arrival: Arrival, *, explicit: bool = False) -> Stored | None:
+        """The answer as one to GET that is to be stored; None when it may not be, or cannot.
+
+        With ``explicit``, only if the origin has said how long it is fresh.
+        """
         rules, origin = rules_of(arrival.fields), asked.origin
         fresh = lifetime(
             arrival.status, arrival.fields, rules, arrival.times.received_at, origin.defaults
         )
         selected = selecting(arrival.fields, asked.fields)
         too_large = (arrival.length or 0) > self._responses.max_object_bytes
-        if selected is None or too_large or asked.method != "GET" or asked.has_body:
+        if selected is None or too_large or (explicit and not fresh.explicit):
             return None
         if not may_store(
             arrival.status,
@@ -323,3 +362,12 @@ class Fetches:
         if len(self._alone) >= _MOST_ALONE:
             self._alone.clear()
         self._alone[key] = time.monotonic() + _ALONE_S
+
+
+def _let_go(arrived: asyncio.Future[Arrival]) -> None:
+    if arrived.cancelled() or arrived.exception() is not None:
+        return
+    arrival = arrived.result()
+    arrival.release()
+    if arrival.answer is not None:
+        arrival.answer.close()

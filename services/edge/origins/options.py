@@ -51,6 +51,9 @@ class OriginOptions(BaseModel):
     request_directives: bool = Field(
         default=True, description="Whether clients may demand fresh answers (their Cache-Control)."
     )
+    meter_uploads: bool = Field(
+        default=False, description="Whether bodies of requests are paid for, on the meter upload."
+    )
     connections: int = Field(64, ge=1, description="At most so many connections at once.")
     connect_s: float = Field(
         5.0, gt=0, description="How long a request waits for a connection, in s."

@@ -7,9 +7,11 @@ section 4.4), HEAD updates them (4.3.5), and an answer to POST may be one to GET
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 
 from services.edge.http.exchange import Exchange
-from services.edge.origins.answers import Answers
+from services.edge.http.problems import LengthRequiredError
+from services.edge.origins.answers import Answers, Found
 from services.edge.origins.client import Answer
 from services.edge.origins.connection import Interim
 from services.edge.origins.delivery import Bill, Pieces, deliver
@@ -45,12 +47,26 @@ class Passing:
         options = asked.origin.options
         if asked.method != "HEAD":
             await bill.cover(options.estimate_bytes, hit=False)
+        if not (asked.has_body and options.meter_uploads):
+            body = exchange.body() if asked.has_body else None
+            await self._pass_on(exchange, asked, bill, body)
+            return
+        upload = bill.beside("upload")
+        try:
+            await upload.cover(_length(exchange), hit=False)
+            await self._pass_on(exchange, asked, bill, _counted(exchange, upload))
+        finally:
+            upload.settle()
+
+    async def _pass_on(
+        self, exchange: Exchange, asked: Asked, bill: Bill, body: AsyncIterator[bytes] | None
+    ) -> None:
         requested_at = time.time()
         answer = await asked.origin.client.send(
             asked.method,
             asked.target.encode("latin-1"),
             asked.fields,
-            exchange.body() if asked.has_body else None,
+            body,
             interim_to(exchange),
         )
         times = Times(requested_at, time.time())
@@ -61,6 +77,15 @@ class Passing:
         fields = dated(end_to_end(head.fields), times.received_at)
         arrival = Arrival(head.status, fields, times, head.length, answer=answer)
         self._take_note(asked, arrival)
+        fetch = self._fetches.adopt(asked, arrival) if asked.method == "POST" else None
+        if fetch is not None and arrival.stored is not None:
+            how = f"fwd=method; fwd-status={arrival.status}; stored"
+            found = Found(arrival.stored, how, validated=True, begun=arrival.release)
+            try:
+                await self._answers.send_stored(exchange, asked, found, bill)
+            finally:
+                fetch.leave()
+            return
         reason = "fwd=bypass" if asked.method in SAFE else "fwd=method"
         await self.send_answer(exchange, asked, arrival, bill, reason)
 
@@ -114,6 +139,21 @@ class Passing:
                 stored.freshen(fields, times)
             else:
                 stored.expire()
+
+
+def _length(exchange: Exchange) -> int:
+    length = exchange.headers.get("content-length", "")
+    if not length.isdecimal():
+        raise LengthRequiredError("What is paid by its length states it.")
+    return int(length)
+
+
+async def _counted(exchange: Exchange, upload: Bill) -> AsyncIterator[bytes]:
+    total = 0
+    async for piece in exchange.body():
+        total += len(piece)
+        upload.deliver(total)
+        yield piece
 
 
 async def _pieces(answer: Answer) -> Pieces:

@@ -82,6 +82,11 @@ class OriginHandlers:
         self._fetches.discard(name, target)
         return self._responses.purge(name, target)
 
+    @property
+    def stored_bytes(self) -> tuple[int, int]:
+        """What is stored now, in bytes: in memory, and in files."""
+        return self._responses.memory_bytes, self._responses.disk_bytes
+
     async def handle(self, exchange: Exchange) -> None:
         """Any request."""
         name, path = path_below(exchange)
@@ -138,14 +143,9 @@ class OriginHandlers:
         if use is Reuse.AFTER_VALIDATION:
             return False
         if use is Reuse.WHILE_REVALIDATING:
-            self._revalidate_later(asked, stored)
+            self._fetches.renew(asked, stored)
         await self._answers.send_stored(exchange, asked, Found(stored, "hit", hit=True), bill)
         return True
-
-    def _revalidate_later(self, asked: Asked, stored: Stored) -> None:
-        """Asks the origin in the background, once at a time."""
-        if not self._fetches.is_running(asked.key):
-            self._fetches.begin(asked, stored, None, shared=True)
 
     async def _fetched(self, exchange: Exchange, asked: Asked, bill: Bill) -> None:
         """Answers by what the origin says now, to this request or to one that it may wait for."""
@@ -212,7 +212,12 @@ class OriginHandlers:
         status = f"{reason}; fwd-status={304 if arrival.validated else arrival.status}"
         if not arrival.validated:
             status += "; stored"
-        found = Found(arrival.stored, f"{status}; collapsed" if joined else status, validated=True)
+        found = Found(
+            arrival.stored,
+            f"{status}; collapsed" if joined else status,
+            validated=True,
+            begun=None if joined else arrival.release,
+        )
         try:
             await self._answers.send_stored(exchange, asked, found, bill)
         except TooLateError:

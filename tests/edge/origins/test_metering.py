@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import struct
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -83,6 +84,25 @@ async def test_a_part_pays_for_the_part(fronted: Fronted) -> None:
     await fronted.get("/a")
     assert (await fronted.get("/a", range="bytes=2-4")).body == b"345"
     assert await fronted.sponsor.paid_bytes() == [10, 3]
+
+
+async def test_bodies_of_requests_are_paid_for_where_that_is_wanted(
+    world: World, origin: HttpOrigin
+) -> None:
+    payer = await world.tenant()
+    origin.on("/a", answer(200, b"done"))
+    site = {"url": origin.url, "sponsor": payer.account_id, "meter_uploads": True}
+    async with world.edge(origins={"site": site}) as edge:
+        async with edge.session.put("/origins/site/a", data=b"123456789") as response:
+            assert await response.read() == b"done"
+        paid = {entry.metered.meter: entry.metered.quantity for entry in await payer.paid()}
+        assert paid == {"download": 4, "upload": 9}
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"of unknown length"
+
+        async with edge.session.put("/origins/site/a", data=pieces()) as response:
+            assert response.status == 411
 
 
 async def test_without_credit_nothing_is_fetched(world: World, origin: HttpOrigin) -> None:

@@ -151,6 +151,16 @@ async def test_an_unsafe_request_makes_what_is_stored_invalid(
     assert got == [b"new", b"new", b"new", b"old"]
 
 
+async def test_an_answer_to_post_may_be_one_to_get(fronted: Fronted) -> None:
+    for path, said in (("/a", CACHEABLE), ("/b", {}), ("/c", CACHEABLE)):
+        location = "/elsewhere" if path == "/c" else path
+        fronted.origin.on(path, answer(200, b"posted", content_location=location, **said))
+        assert (await fronted.get(path, "POST")).body == b"posted"
+        fronted.origin.on(path, answer(200, b"got"))
+    got = [(await fronted.get(path)).body for path in ("/a", "/b", "/c")]
+    assert got == [b"posted", b"got", b"got"]
+
+
 async def test_an_unsafe_request_that_fails_changes_nothing(fronted: Fronted) -> None:
     fronted.origin.on("/a", answer(200, b"old", **CACHEABLE))
     await fronted.get("/a")

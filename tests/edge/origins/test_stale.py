@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -80,6 +81,28 @@ async def test_stale_while_revalidate_answers_at_once_and_asks_once(fronted: Fro
 
     await until(renewed)
     assert fronted.origin.asked("/a") == 2
+
+
+def _is_longer(requests: list[Request], than: int) -> bool:
+    return len(requests) > than
+
+
+async def test_asking_in_the_background_leaves_nothing_behind(fronted: Fronted) -> None:
+    stale = "max-age=50, stale-while-revalidate=1000"
+    fronted.origin.on("/a", old(b"old", stale, etag='"1"'))
+    await fronted.get("/a")
+    unstored = answer(200, bytes(1000), cache_control="no-store")
+    renewed = answer(304, cache_control=stale, age="100")
+    # More often than there may be connections, and than there are ways to end.
+    for script in [unstored, renewed, answer(500)] * 40:
+        before = len(fronted.origin.requests)
+        fronted.origin.on("/a", script)
+        assert (await fronted.get("/a")).body == b"old"
+        await until(partial(_is_longer, fronted.origin.requests, before))
+    origins = fronted.edge.edge.origins
+    assert origins is not None
+    assert origins.purge("site") == 1
+    assert origins.stored_bytes == (0, 0)
 
 
 @pytest.mark.parametrize(

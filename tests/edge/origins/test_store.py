@@ -145,6 +145,15 @@ async def test_what_is_too_large_is_passed_on_at_the_pace_of_the_slowest(
     body.drop()
 
 
+async def test_what_is_neither_kept_nor_read_is_not_taken_in(responses: Responses) -> None:
+    body = Body(responses)
+    while body.kept:
+        await body.append(bytes(64 * 1024))
+    with pytest.raises(OriginUnavailableError):
+        await body.append(b"more")
+    body.drop()
+
+
 async def test_a_body_that_fails_is_never_whole(responses: Responses) -> None:
     body = Body(responses)
     await body.append(b"part")
