@@ -58,7 +58,7 @@ class WorthOrder:
         """Notes a hit."""
         entry = self._entries[key]
         entry.uses += 1
-        entry.worth = self._ground + entry.uses * entry.rate
+        entry.worth = max(entry.worth, self._ground + entry.uses * entry.rate)
 
     def discard(self, key: str) -> None:
         """Removes a key, if it is there."""
