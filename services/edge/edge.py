@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from services.edge.admission import Admission
@@ -179,23 +180,11 @@ class Edge:
             self.operations,
         )
 
-    def _hits(self, cors: Cors) -> Hits:
-        return Hits(
-            self._intake,
+    @cached_property
+    def _accelerator(self) -> Accelerator:
+        return Accelerator(
+            Fronts.of(self._settings.front_secret_file),
             self.admission,
-            self.lookup,
-            self._sources,
-            self.payments,
-            cors,
-            region=self._settings.region,
-            default_network=self._settings.default_network,
-        )
-
-    def _routes(self) -> Routes:
-        network = self._settings.default_network
-        fronts = Fronts.of(self._settings.front_secret_file)
-        accelerator = Accelerator(
-            fronts,
             self.door,
             self.captures,
             self.payments,
@@ -204,11 +193,27 @@ class Edge:
             prefix=self._settings.accel_prefix,
             region=self._settings.region,
         )
+
+    def _hits(self, cors: Cors) -> Hits:
+        return Hits(
+            self._intake,
+            self.admission,
+            self.lookup,
+            self._sources,
+            self.payments,
+            self._accelerator,
+            cors,
+            region=self._settings.region,
+            default_network=self._settings.default_network,
+        )
+
+    def _routes(self) -> Routes:
+        network = self._settings.default_network
         downloads = DownloadHandlers(
             self.admission,
             self.lookup,
             self.downloads,
-            accelerator,
+            self._accelerator,
             region=self._settings.region,
             default_network=network,
         )
@@ -229,7 +234,7 @@ class Edge:
         add_operations(routes, self.admission, self.operations)
         routes.add("GET HEAD", "/healthz", health.healthz)
         routes.add("GET HEAD", "/readyz", health.readyz)
-        door = DoorHandlers(fronts, self.door, self.captures)
+        door = DoorHandlers(self._accelerator.fronts, self.door, self.captures)
         routes.add("GET", "/door/authorize", door.authorize)
         routes.add("GET", "/door/auth-request", door.auth_request)
         routes.add("POST", "/door/captures", door.report)

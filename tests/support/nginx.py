@@ -15,6 +15,7 @@ from tests.support.debian import program
 
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "nginx"
 _DEADLINE_S = 10.0
+_KEPT = "keepalive 64; keepalive_requests 100000;"
 
 
 @dataclass
@@ -34,8 +35,9 @@ class Nginx:
         """What the edge follows."""
         return capture_log(self.home)
 
-    def reopen(self) -> None:
-        """Has it open its logs anew, as logrotate does after a rename."""
+    def rotate(self, number: int) -> None:
+        """Renames the log and has nginx make a new one, as logrotate does."""
+        self.capture_log.rename(f"{self.capture_log}.{number}")
         self.process.send_signal(signal.SIGUSR1)
 
     def errors(self) -> str:
@@ -68,7 +70,7 @@ async def running_nginx(
         cache_dir: of the edge, for ``accelerator.conf``.
     """
     port = free_port()
-    _lay_out(home, port, edge, secret, origin, cache_dir or home)
+    lay_out(home, port, edge, secret, origin, cache_dir or home)
     process = await asyncio.create_subprocess_exec(
         program("nginx"),
         *("-p", str(home), "-c", str(home / configuration)),
@@ -88,7 +90,7 @@ async def running_nginx(
                 await process.wait()
 
 
-def _lay_out(home: Path, port: int, edge: str, secret: str, origin: str, cache_dir: Path) -> None:
+def lay_out(home: Path, port: int, edge: str, secret: str, origin: str, cache_dir: Path) -> None:
     """The deployed files as they are, and what an operator writes in site/."""
     shutil.copytree(DEPLOYED, home, dirs_exist_ok=True)
     temporary = "\n".join(
@@ -98,10 +100,10 @@ def _lay_out(home: Path, port: int, edge: str, secret: str, origin: str, cache_d
     files = {
         "main.conf": f"user root;\nworker_processes 1;\npid {home}/nginx.pid;\n"
         f"error_log {home}/error.log warn;\n",
-        "http.conf": f"upstream tollmesh_edge {{ server {edge}; keepalive 16; }}\n"
-        f"upstream tollmesh_origin {{ server {origin}; keepalive 16; }}\n"
+        "http.conf": f"upstream tollmesh_edge {{ server {edge}; {_KEPT} }}\n"
+        f"upstream tollmesh_origin {{ server {origin}; {_KEPT} }}\n"
         f'map "" $tollmesh_secret {{ default "{secret}"; }}\n{temporary}\n',
-        "server.conf": f"listen 127.0.0.1:{port} sndbuf=256k;\n"
+        "server.conf": f"listen 127.0.0.1:{port} sndbuf=256k;\nkeepalive_requests 100000000;\n"
         f"access_log {capture_log(home)} tollmesh if=$tollmesh_reported;\n",
         "cache.conf": f"alias {cache_dir}/objects/;\n",
     }

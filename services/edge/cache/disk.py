@@ -27,9 +27,9 @@ from services.edge.cache.files import (
     Mapping,
     PartialFile,
     open_mapping,
+    place_of,
     read_ahead,
     resident,
-    shelf_of,
     sweep,
 )
 from services.edge.cache.loans import Loans
@@ -180,7 +180,7 @@ class DiskCache:
         if stored is None or cid in self._unchecked:
             return None
         self._order.use(cid)
-        return f"{shelf_of(Path(), stored.file)}/{stored.file}"
+        return place_of(stored.file)
 
     async def check(self, cid: str) -> None:
         """Forgets an object whose file is gone: somebody removed it."""

@@ -91,6 +91,11 @@ def shelf_of(directory: Path, name: str) -> Path:
     return directory / name[:2]
 
 
+def place_of(name: str) -> str:
+    """Where a file stands, as a path from the directory of all shelves."""
+    return f"{name[:2]}/{name}"
+
+
 def open_mapping(path: Path, size_bytes: int, sha256: bytes | None) -> Mapping | None:
     """Maps a file; None when it is not what was stored.
 

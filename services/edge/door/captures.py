@@ -44,6 +44,11 @@ class Captures:
         if self._log is not None:
             await self._log.stop()
 
+    async def catch_up(self) -> None:
+        """Returns when what is in the log by now was taken: a place or credit may be free then."""
+        if self._log is not None:
+            await self._log.catch_up()
+
     async def take(self, lines: Sequence[bytes]) -> None:
         """Takes lines, and lets others work meanwhile. What cannot be read is in our own log."""
         malformed = unknown = 0

@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ _HEAD_BYTES = 256
 _QUIET_S = 60.0
 """After so long without a new line, nobody writes to a renamed file any more."""
 _LONGEST_PAUSE_S = 5.0
+_CATCH_UP_S = 1.0
 _COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
 
 
@@ -81,6 +83,8 @@ class LogFile:
         self._tails: list[_Tail] = []
         self._looked_at = time.time()
         self._following: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Event()
+        self._caught_up = asyncio.Event()
 
     def start(self) -> None:
         """Begins to follow, in the background."""
@@ -92,6 +96,14 @@ class LogFile:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
 
+    async def catch_up(self) -> None:
+        """Returns when what was in the log before was taken; soon, whatever happens."""
+        caught_up = self._caught_up
+        self._wanted.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_S):
+                await caught_up.wait()
+
     async def follow(self) -> None:
         """Reads until it is cancelled."""
         pause_s, resumed = self._pause_s, False
@@ -101,8 +113,12 @@ class LogFile:
                     if not resumed:
                         await asyncio.to_thread(self._resume)
                         resumed = True
-                    if not await self._advance():
-                        await asyncio.sleep(self._pause_s)
+                    self._wanted.clear()
+                    caught_up, self._caught_up = self._caught_up, asyncio.Event()
+                    while await self._advance():
+                        pass
+                    caught_up.set()
+                    await self._pause()
                     pause_s = self._pause_s
                 except (ServiceError, OSError) as error:
                     log.warning("access_log_waits", path=str(self._path), error=repr(error))
@@ -111,16 +127,23 @@ class LogFile:
         finally:
             self._close()
 
+    async def _pause(self) -> None:
+        """Lets lines gather, which is cheaper, unless somebody waits for them."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pause_s):
+                await self._wanted.wait()
+
     async def _advance(self) -> bool:
-        """Takes what is new; whether there was anything."""
-        moved = False
+        """Takes what is new; whether there is more of it already."""
+        is_behind, moved = False, False
         for tail, lines, end in await asyncio.to_thread(self._read):
             if lines:
                 await self._take(lines)
+            is_behind = is_behind or end - tail.offset > _READ_BYTES // 2
             tail.offset, tail.changed_at, moved = end, time.monotonic(), True
         if moved:
             await asyncio.to_thread(self._save)
-        return moved
+        return is_behind
 
     # What follows may block: it runs on a thread, one call at a time.
 

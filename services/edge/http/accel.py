@@ -9,9 +9,11 @@ paid is what nginx's log says was sent under it. See docs/nginx.md.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from services.edge.admission import Caller, Client, Place
+from services.edge.admission import Admission, Caller, Client, Place
 from services.edge.cache.disk import DiskCache
 from services.edge.delivery import Sources
 from services.edge.door.captures import Captures
@@ -20,19 +22,29 @@ from services.edge.door.reported import LentPayment, ReportedPayment, ReportedPa
 from services.edge.door.tickets import Ticket
 from services.edge.downloads import Downloads, Part, usage_of
 from services.edge.holds import Usage
+from services.edge.http.connection import Connection
 from services.edge.http.exchange import Exchange
 from services.edge.http.fronts import Fronts
 from services.edge.http.problems import Headers
-from services.edge.http.representation import age, cache_status, cost
+from services.edge.http.representation import Field, age, cache_status, cost
 from services.edge.objects import ObjectInfo, ObjectKey
 from services.edge.payments import Payment, Payments
-from services.rpc.errors import ShuttingDownError
+from services.rpc.errors import OverloadedError, ShuttingDownError
 
+_NAME = b"\r\nTollmesh-Request: "
 # What nginx reads as we do: its parser takes more, and answers some of it otherwise.
 _SIMPLE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})").fullmatch
-_NGINX_OWN = frozenset({b"accept-ranges", b"content-range"})
+_NGINX_OWN = frozenset({b"accept-ranges", b"content-length", b"content-range"})
 # Conditions that were seen to here; nginx would look again, at a file that has no ETag.
 _SEEN_TO = ("if-match", "if-unmodified-since")
+
+
+class Handed(NamedTuple):
+    """A file that nginx is to send."""
+
+    payment: Payment
+    ticket_id: str
+    location: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,7 @@ class Accelerator:
 
     Args:
         fronts: who it is.
+        admission: counts requests in flight.
         door: gives tickets.
         captures: knows which requests nobody waits for any more.
         payments: sets credit aside.
@@ -63,6 +76,7 @@ class Accelerator:
     def __init__(
         self,
         fronts: Fronts,
+        admission: Admission,
         door: Door,
         captures: Captures,
         payments: Payments,
@@ -72,7 +86,8 @@ class Accelerator:
         prefix: str,
         region: str,
     ) -> None:
-        self._fronts = fronts
+        self.fronts = fronts
+        self._admission = admission
         self._door = door
         self._captures = captures
         self._payments = payments
@@ -83,11 +98,22 @@ class Accelerator:
 
     def delivers(self, exchange: Exchange) -> bool:
         """Whether an nginx of ours delivers the answer."""
-        return "tollmesh-accel" in exchange.headers and self._fronts.sent(exchange)
+        return "tollmesh-accel" in exchange.headers and self.fronts.sent(exchange)
+
+    def asked(self, fields: Mapping[bytes, bytes]) -> bool:
+        """Whether a request's header fields say that nginx delivers, and can send files."""
+        return fields.get(b"tollmesh-accel") == b"redirect" and self.fronts.know(
+            fields.get(b"tollmesh-front", b"")
+        )
 
     def reader(self, exchange: Exchange) -> Client:
         """Who asks, or whom nginx asks for."""
-        return self._fronts.reader(exchange) if self.delivers(exchange) else exchange.client
+        return self.fronts.reader(exchange) if self.delivers(exchange) else exchange.client
+
+    async def make_place(self, exchange: Exchange, caller: Caller) -> None:
+        """Sees to it that what nginx has delivered takes no place among requests in flight."""
+        if not self._admission.has_place(caller) and self.delivers(exchange):
+            await self._captures.catch_up()
 
     async def hand_over(self, order: FrontOrder, parts: tuple[Part, ...], headers: Headers) -> bool:
         """Answers with the name of the file; False when nginx cannot send what is asked for.
@@ -107,16 +133,49 @@ class Accelerator:
         await exchange.respond(
             200,
             [
-                *(field for field in headers if field[0] not in _NGINX_OWN),
+                *without_body(headers),
                 cache_status(self._region, hit=True, detail="disk"),
                 age(info),
                 *cost(payment),
                 (b"tollmesh-ticket", ticket.id.encode("ascii")),
                 (b"x-accel-redirect", f"{self._prefix}/{file}".encode("ascii")),
-                (b"content-length", b"0"),
             ],
         )
         return True
+
+    def hand_over_now(
+        self,
+        caller: Caller,
+        info: ObjectInfo,
+        usage: Usage,
+        connection: Connection,
+    ) -> Handed | None:
+        """As ``hand_over`` of a whole object, out of a lease; None when that cannot be. No I/O.
+
+        Args:
+            caller: who asks; there is a place for it.
+            info: the object.
+            usage: what it costs.
+            connection: nginx's.
+        """
+        name = connection.request_name
+        file = self._disk.file_of(info.cid) if self._prefix else None
+        payment = self._payments.take(usage, guest=True) if file else None
+        if payment is None:
+            return None
+        loans = self._disk.loans
+        loans.lend(info.cid)
+        lent = LentPayment(payment, loans, info.cid)
+        self._admission.occupy(caller)
+        try:
+            ticket = self._door.give(caller, usage, lent, name)
+        except OverloadedError:
+            self._admission.vacate(caller)
+            return None
+        if connection.lost or self._captures.is_abandoned(name):
+            self._door.capture(ticket.id, 0, final=True)
+            return None
+        return Handed(payment, ticket.id, f"{self._prefix}/{file}")
 
     def downloads(self, order: FrontOrder) -> Downloads:
         """Opens downloads whose bytes go through nginx."""
@@ -169,6 +228,24 @@ class Accelerator:
             self._door.capture(ticket.id, 0, final=True)
             raise ShuttingDownError("Nobody waits for the answer.")
         return ticket
+
+
+def without_name(data: bytes) -> tuple[bytes, str]:
+    """What was received, without what an nginx before us calls the request; and that.
+
+    It is the one header field of nginx's that is new each time.
+    """
+    at = data.find(_NAME)
+    start, end = at + len(_NAME), data.find(b"\r", at + len(_NAME))
+    if at < 0 or end < 0:
+        return data, ""
+    return data[:start] + data[end:], data[start:end].decode("latin-1")
+
+
+def without_body(fields: Iterable[Field]) -> tuple[Field, ...]:
+    """The fields of an answer whose body nginx has, and whose length and ranges it tells."""
+    kept = (field for field in fields if field[0] not in _NGINX_OWN)
+    return (*kept, (b"content-length", b"0"))
 
 
 def ticket_header(payment: Payment | None) -> Headers:

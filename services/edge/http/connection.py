@@ -43,6 +43,8 @@ class Connection:
         self._tls_socket = _own_socket(transport) if self._has_tls else None
         self._before_tls = _acknowledged_by_peer(self._tls_socket)
         """What the handshake took of what the kernel counts."""
+        self.request_name = ""
+        """What an nginx before us calls the request that was received last."""
         self.lost = False
         """Whether the connection has ended, or is ending."""
         self.ended = asyncio.Event()

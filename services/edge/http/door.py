@@ -15,6 +15,7 @@ from services.edge.door.door import Door
 from services.edge.door.log_lines import LineMalformedError
 from services.edge.door.requests import GuestRequest
 from services.edge.door.tickets import Ticket
+from services.edge.errors import RateLimitedError
 from services.edge.http.exchange import Exchange
 from services.edge.http.fronts import Fronts
 from services.edge.http.problems import Headers, Problem, problem
@@ -76,7 +77,13 @@ class DoorHandlers:
     async def _admitted(self, exchange: Exchange) -> Ticket:
         request = _guest_request(exchange)
         exchange.log_fields["guest"] = f"{request.method} {request.path.partition('?')[0]}"
-        ticket = await self._door.admit(self._fronts.reader(exchange), request)
+        reader = self._fronts.reader(exchange)
+        try:
+            ticket = await self._door.admit(reader, request)
+        except RateLimitedError:
+            # Perhaps what ended is only in the log yet.
+            await self._captures.catch_up()
+            ticket = await self._door.admit(reader, request)
         if exchange.connection.lost or self._captures.is_abandoned(request.request_key):
             # The reader left, and the front with it: nobody gets this ticket, or reports on it.
             self._door.capture(ticket.id, 0, final=True)

@@ -73,6 +73,7 @@ class DownloadHandlers:
         client = self._accelerator.reader(exchange)
         caller = await self._admission.authorize(client, DOWNLOAD, f"{network}/{cid}")
         exchange.log_fields["account_id"] = caller.account_id
+        await self._accelerator.make_place(exchange, caller)
         with self._admission.slot(caller) as place:
             key = ObjectKey.parse(network, cid)
             info = await self._lookup.find(key)

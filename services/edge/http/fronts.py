@@ -29,9 +29,11 @@ class Fronts:
     def sent(self, exchange: Exchange) -> bool:
         """Whether a request comes from a front."""
         shown = exchange.headers.get("tollmesh-front")
-        if shown is None or self._secret is None:
-            return False
-        return hmac.compare_digest(shown.encode("latin-1"), self._secret)
+        return shown is not None and self.know(shown.encode("latin-1"))
+
+    def know(self, secret: bytes) -> bool:
+        """Whether this is the secret."""
+        return self._secret is not None and hmac.compare_digest(secret, self._secret)
 
     def check(self, exchange: Exchange) -> None:
         """Raises FrontUnknownError unless the request comes from a front."""

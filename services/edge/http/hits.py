@@ -22,12 +22,13 @@ from services.edge.cache.memory import MokaCache
 from services.edge.delivery import SLICE_BYTES, Sources
 from services.edge.downloads import usage_of
 from services.edge.holds import Usage
+from services.edge.http.accel import Accelerator, without_body
 from services.edge.http.answer import FINISHED, Answer, Finished
 from services.edge.http.connection import Connection
 from services.edge.http.cors import Cors
 from services.edge.http.exchange import date_of
 from services.edge.http.hosts import is_host
-from services.edge.http.intake import Intake
+from services.edge.http.intake import HitRequest, Intake
 from services.edge.http.problems import Headers
 from services.edge.http.representation import Field, age, available, price, whole_hit
 from services.edge.lookup import ObjectLookup
@@ -47,6 +48,7 @@ _PLAIN = frozenset(
         *(b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"),
     }
 )
+_OF_FRONT = {b"tollmesh-accel", b"tollmesh-front", b"tollmesh-request"}
 _PATHS = 10_000
 _ACCOUNTS = 16
 _AGE_OF_FINAL = b"age: 0\r\n"
@@ -63,6 +65,8 @@ class Asked:
     """Of the credential."""
     request_id: str | None
     trace_parent: str | None
+    through_front: bool
+    """Whether an nginx of ours asks, and delivers."""
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +102,7 @@ class Hits:
         lookup: what is known of objects.
         sources: the cache.
         payments: what is leased.
+        accelerator: for requests that come through nginx.
         cors: which web pages may read.
         region: how this edge is called in Cache-Status.
         default_network: for the paths that name none.
@@ -110,6 +115,7 @@ class Hits:
         lookup: ObjectLookup,
         sources: Sources,
         payments: Payments,
+        accelerator: Accelerator,
         cors: Cors,
         *,
         region: str,
@@ -120,6 +126,7 @@ class Hits:
         self._lookup = lookup
         self._sources = sources
         self._payments = payments
+        self._accelerator = accelerator
         self._cors = _lines(*cors.fields({}))
         self._plain = _PLAIN if cors.fixed is None else _PLAIN | {b"origin"}
         self._region = region
@@ -132,13 +139,21 @@ class Hits:
         The same fields say the same for as long as their connection lasts.
         """
         asked = dict(fields)
-        if len(asked) != len(fields) or not asked.keys() <= self._plain:
+        if len(asked) != len(fields):
+            return None
+        through_front = self._accelerator.asked(asked)
+        if not asked.keys() <= (self._plain | _OF_FRONT if through_front else self._plain):
             return None
         if not is_host(asked.get(b"host", b"/")):
             return None
         texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
         credential = credential_of(texts)
-        return Asked(digest_of(credential), texts.get("x-request-id"), texts.get("traceparent"))
+        return Asked(
+            digest_of(credential),
+            texts.get("x-request-id"),
+            texts.get("traceparent"),
+            through_front,
+        )
 
     def answer(
         self, path: bytes, asked: Asked, connection: Connection, done: Callable[[], None]
@@ -156,6 +171,8 @@ class Hits:
         info = self._lookup.recall(target.key) if target is not None else None
         if target is None or caller is None or info is None or not self._has_room(caller):
             return None
+        if asked.through_front:
+            return self._hand_over(target, asked, caller, info, connection)
         source = self._sources.at_hand(target.key, info)
         if source is None:
             return None
@@ -163,15 +180,9 @@ class Hits:
         payment = self._payments.take(target.usage(caller, info.size_bytes)) if first else None
         if payment is None or not first:
             return None
-        request_id = request_id_of(asked.request_id)
-        request = (
-            time.perf_counter(),
-            target.path,
-            request_id,
-            asked.trace_parent,
-            connection.peer,
-            caller.account_id,
-        )
+        request_id, account_id = request_id_of(asked.request_id), caller.account_id
+        now, peer = time.perf_counter(), connection.peer
+        request = (now, target.path, request_id, asked.trace_parent, peer, account_id)
         try:
             head = self._head(target, info, source.detail, payment, request_id)
             body_at = connection.written + len(head)
@@ -185,6 +196,15 @@ class Hits:
             self._intake.note_hit(request, len(first))
             return FINISHED
         connection.delivers = info.cid
+        ended = self._entered(caller, request, done)
+        answer = Answer(connection, source, info.size_bytes, payment, ended)
+        answer.begin(body_at, len(first), all_taken=all_taken)
+        return answer
+
+    def _entered(
+        self, caller: Caller, request: HitRequest, done: Callable[[], None]
+    ) -> Callable[[int], None]:
+        """Counts a request that goes on; what to call at its end."""
         self._admission.occupy(caller)
         self._intake.enter()
 
@@ -194,9 +214,34 @@ class Hits:
             self._intake.note_hit(request, sent)
             done()
 
-        answer = Answer(connection, source, info.size_bytes, payment, ended)
-        answer.begin(body_at, len(first), all_taken=all_taken)
-        return answer
+        return ended
+
+    def _hand_over(
+        self,
+        target: _Target,
+        asked: Asked,
+        caller: Caller,
+        info: ObjectInfo,
+        connection: Connection,
+    ) -> Finished | None:
+        """Answers nginx with the name of the file, which it sends by itself."""
+        started = time.perf_counter()
+        usage = target.usage(caller, info.size_bytes)
+        handed = self._accelerator.hand_over_now(caller, info, usage, connection)
+        if handed is None:
+            return None
+        request_id = request_id_of(asked.request_id)
+        more = b"tollmesh-ticket: %b\r\nx-accel-redirect: %b\r\n" % (
+            handed.ticket_id.encode("ascii"),
+            handed.location.encode("ascii"),
+        )
+        head = self._head(target, info, "", handed.payment, request_id, more)
+        connection.send((head,))
+        peer, account_id = connection.peer, caller.account_id
+        self._intake.note_hit(
+            (started, target.path, request_id, asked.trace_parent, peer, account_id), 0
+        )
+        return FINISHED
 
     def _has_room(self, caller: Caller) -> bool:
         return self._intake.has_room and self._admission.has_place(caller)
@@ -221,8 +266,15 @@ class Hits:
         return target
 
     def _head(
-        self, target: _Target, info: ObjectInfo, detail: str, payment: Payment, request_id: str
+        self,
+        target: _Target,
+        info: ObjectInfo,
+        detail: str,
+        payment: Payment,
+        request_id: str,
+        more: bytes = b"",
     ) -> bytes:
+        """The head of an answer; ``detail`` is empty when nginx sends the body."""
         if target.info is not info:
             if target.info != info:
                 target.fields.clear()
@@ -230,7 +282,9 @@ class Hits:
         sha256 = self._lookup.sha256(info.cid)
         lasting = target.fields.get((detail, sha256))
         if lasting is None:
-            fields = whole_hit(info, target.disposition, sha256, self._region, detail)
+            fields = whole_hit(info, target.disposition, sha256, self._region, detail or "disk")
+            if not detail:
+                fields = without_body(fields)
             lasting = target.fields[detail, sha256] = _STATUS_LINE + _lines(*fields)
         return b"".join(
             (
@@ -240,6 +294,7 @@ class Hits:
                 _lines(available(payment.available)),
                 _date(int(time.time())),
                 self._cors,
+                more,
                 b"x-request-id: ",
                 request_id.encode("ascii"),
                 b"\r\n\r\n",

@@ -22,6 +22,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from services.edge.http.accel import without_name
 from services.edge.http.answer import Answer
 from services.edge.http.connection import Connection
 from services.edge.http.exchange import date_of
@@ -233,12 +234,13 @@ class _Protocol(HttpToolsProtocol):
                 self.transport.abort()
                 return
             self._head_bytes += len(data)
-        if self._usual is not None and self._answers_usual(data, *self._usual):
+        nameless, self._connection.request_name = without_name(data)
+        if self._usual is not None and self._answers_usual(nameless, *self._usual):
             return
         is_start, self._messages = not self._in_message, 0
         super().data_received(data)
         if is_start and self._messages == 1 and not self._in_message:
-            self._learn(data)
+            self._learn(nameless)
         if self._in_head and self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
 

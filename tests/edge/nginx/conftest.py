@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,16 @@ class Front:
         async with self.session.request(method, path, headers=fields) as response:
             return Answer(response.status, response.headers, await response.read())
 
+    async def many(self, path: str, tenant: Tenant, count: int, at_once: int) -> set[int]:
+        """Many requests, so many at once; the statuses that they had."""
+        statuses: set[int] = set()
 
-FrontMaker = Callable[..., AbstractAsyncContextManager[Front]]
+        async def some(number: int) -> None:
+            for _ in range(number):
+                statuses.add((await self.get(path, tenant)).status)
+
+        await asyncio.gather(*(some(count // at_once) for _ in range(at_once)))
+        return statuses
 
 
 @dataclass

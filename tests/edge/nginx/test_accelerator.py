@@ -251,3 +251,38 @@ async def test_who_leaves_early_pays_what_was_sent(
     reader.close()
     await until(lambda: paid_times(tenant, 2))
     assert arrived <= (await tenant.paid_bytes())[1] < size
+
+
+async def test_what_has_ended_takes_no_place_among_requests_in_flight(
+    accelerated: Front, tenant: Tenant, cid: str
+) -> None:
+    assert await accelerated.many(object_path(cid), tenant, 400, 20) == {200}
+    await until(lambda: accelerated.edge.edge.door.open_tickets == 0)
+
+
+async def test_hits_out_of_a_lease_are_paid_to_the_byte(
+    world: World, nginx_home: Path, front_settings: dict[str, Any]
+) -> None:
+    rich = await world.tenant(credit=10**12)
+    async with (
+        world.edge(**front_settings, accel_prefix=PREFIX, lease_credits=10**9) as edge,
+        running_nginx(
+            "accelerator.conf",
+            nginx_home,
+            edge=edge.edge.http.address,
+            secret=SECRET,
+            cache_dir=world.directory / "edge",
+        ) as nginx,
+        client_of(nginx, edge) as front,
+    ):
+        cid = world.chain.add(some_bytes(SIZE))
+        await front.get(object_path(cid), rich)
+        await edge.cached(cid)
+        assert await front.many(object_path(cid), rich, 300, 3) == {200}
+        await until(lambda: edge.edge.door.open_tickets == 0)
+        answer = await front.get(object_path(cid), rich)
+        assert (answer.body, answer.headers["ETag"]) == (data_of(world, cid), f'"{cid}"')
+        assert answer.headers["Cache-Status"] == '"test"; hit; detail=disk'
+        await until(lambda: edge.edge.door.open_tickets == 0)
+        assert len(edge.edge.disk.loans) == 0
+    assert sum(await rich.paid_bytes()) == 302 * SIZE

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from tollmesh.auth.v1 import auth_pb2
 
 from tests.edge.conftest import Tenant, World, some_bytes, until
-from tests.edge.nginx.conftest import Front, Origin
+from tests.edge.nginx.conftest import SECRET, Front, Origin
+from tests.support.nginx import Nginx
 
 SIZE = 300_000
 
@@ -149,3 +151,47 @@ async def test_who_leaves_before_the_answer_pays_nothing(
     await until(lambda: front.edge.edge.door.open_tickets == 0, "every ticket is settled")
     paid = sum(await tenant.paid_bytes())
     assert paid <= SIZE * len(asking)
+
+
+async def test_what_has_ended_takes_no_place_among_requests_in_flight(
+    front: Front, origin: Origin, tenant: Tenant
+) -> None:
+    assert await front.many(origin.put("a", b"a"), tenant, 400, 20) == {200}
+    await until(lambda: front.edge.edge.door.open_tickets == 0)
+
+
+async def test_lines_may_be_posted(front: Front, tenant: Tenant) -> None:
+    headers = tenant.headers | {
+        "Tollmesh-Front": SECRET,
+        "X-Forwarded-Uri": "/a",
+        "X-Forwarded-Host": "files.example",
+    }
+    session = front.edge.session
+    async with session.get("/door/authorize", headers=headers) as response:
+        assert response.status == 204
+        ticket = response.headers["Tollmesh-Ticket"]
+    lines = [{"ticket": ticket, "sent_bytes": 1234}, {"ticket": "mine", "sent_bytes": 1}]
+    body = "\n".join([*map(json.dumps, lines), "{", json.dumps({"sent_bytes": 5})])
+    outcomes = []
+    for _ in range(2):
+        async with session.post("/door/captures", data=body, headers=headers) as response:
+            outcomes.append((await response.json())["outcomes"])
+    async with session.post("/door/captures", data=body, headers=tenant.headers) as response:
+        assert response.status == 403
+    assert outcomes[0] == ["settled", "unknown", "malformed: not JSON", "nothing"]
+    assert outcomes[1] == ["repeated", "unknown", "malformed: not JSON", "nothing"]
+    [paid] = await tenant.paid()
+    assert (paid.metered.quantity, paid.resource) == (1234, "files.example/a")
+
+
+async def test_a_log_that_is_rotated_is_read_to_its_end(
+    front: Front, origin: Origin, tenant: Tenant
+) -> None:
+    path = origin.put("a", some_bytes(1000))
+    for number in range(3):
+        assert await front.many(path, tenant, 40, 10) == {200}
+        assert isinstance(front.nginx, Nginx)
+        front.nginx.rotate(number)
+        assert await front.many(path, tenant, 40, 10) == {200}
+    await until(lambda: front.edge.edge.door.open_tickets == 0)
+    assert await tenant.paid_bytes() == [1000] * 240
