@@ -196,15 +196,15 @@ class Hits:
             self._intake.note_hit(request, len(first))
             return FINISHED
         connection.delivers = info.cid
-        ended = self._entered(caller, request, done)
+        ended = self._takes_a_place(caller, request, done)
         answer = Answer(connection, source, info.size_bytes, payment, ended)
         answer.begin(body_at, len(first), all_taken=all_taken)
         return answer
 
-    def _entered(
+    def _takes_a_place(
         self, caller: Caller, request: HitRequest, done: Callable[[], None]
     ) -> Callable[[int], None]:
-        """Counts a request that goes on; what to call at its end."""
+        """Counts a request in flight; what is to be called at its end, with the bytes sent."""
         self._admission.occupy(caller)
         self._intake.enter()
 
