@@ -13,19 +13,25 @@ What a download costs is decided here, so this says what is counted:
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
 import struct
+import termios
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 # struct tcp_info of <linux/tcp.h>: tcpi_bytes_acked, u64, without the SYN.
 _BYTES_ACKED = struct.Struct("<Q")
 _BYTES_ACKED_AT = 120
 _TCP_INFO_BYTES = 128
-# TLS 1.3 (RFC 8446, section 5.2): the contents of a full record, and what AES-GCM adds to them. A
-# little more is added to smaller ones and by TLS 1.2, so what is counted is never too little.
-_RECORD_BYTES, _RECORD_EXTRA_BYTES = 16_384, 22
+_INT = struct.Struct("i")
+# The contents of a full TLS record, and the least that any cipher adds to them (RFC 7905, RFC 8446,
+# section 5.2). Smaller records and other ciphers add more, so what is counted is never too little.
+_RECORD_BYTES, _RECORD_EXTRA_BYTES = 16_384, 21
+_TLS_LOOK_S = 0.05
+"""How often it is looked whether the kernel has accepted the end of an answer over TLS."""
 
 
 class Connection:
@@ -65,8 +71,11 @@ class Connection:
     def sent(self) -> int:
         """All bytes sent on this connection so far, heads of answers included."""
         if not self.lost:
-            pending = self._transport.get_write_buffer_size()
-            self._gone = max(self._gone, self._written - pending)
+            left = self._written - self._transport.get_write_buffer_size()
+            if self._has_tls:
+                # What is encrypted already waits in a buffer of its own, which nobody tells of.
+                left = min(left, self._contents(_accepted_by_kernel(self._tls_socket), left))
+            self._gone = max(self._gone, left)
         return self._gone
 
     @property
@@ -123,7 +132,9 @@ class Connection:
         while not self._is_sent(position):
             self._drained.clear()
             self.tell_all()
-            await self._drained.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TLS_LOOK_S if self._has_tls else None):
+                    await self._drained.wait()
             self.tell_most()
 
     def drained(self) -> None:
@@ -135,7 +146,7 @@ class Connection:
 
     def abort(self) -> None:
         """Ends the connection at once; what is still buffered here is thrown away."""
-        self._gone = self.sent
+        self._gone = self._acknowledged() if self._has_tls else self.sent
         self.lost = True
         self._transport.abort()
 
@@ -163,17 +174,17 @@ class Connection:
     def _acknowledged(self) -> int:
         """What the client's side has; to be asked before the socket is closed."""
         if self._has_tls:
-            return self._acknowledged_over_tls()
+            counted = _acknowledged_by_peer(self._tls_socket)
+            return min(self._contents(counted, self._gone), self._written)
         acknowledged = _acknowledged_by_peer(self._transport.get_extra_info("socket"))
         return self._gone if acknowledged is None else min(acknowledged, self._written)
 
-    def _acknowledged_over_tls(self) -> int:
-        acknowledged = _acknowledged_by_peer(self._tls_socket)
-        if acknowledged is None or self._before_tls is None:
-            return self._gone
-        records = max(0, acknowledged - self._before_tls)
-        contents = records * _RECORD_BYTES // (_RECORD_BYTES + _RECORD_EXTRA_BYTES)
-        return min(contents, self._written)
+    def _contents(self, counted: int | None, otherwise: int) -> int:
+        """What records hold, of which the kernel counted so many bytes."""
+        if counted is None or self._before_tls is None:
+            return otherwise
+        records = max(0, counted - self._before_tls)
+        return -(-records * _RECORD_BYTES // (_RECORD_BYTES + _RECORD_EXTRA_BYTES))
 
 
 def _own_socket(transport: asyncio.Transport) -> socket.socket | None:
@@ -196,3 +207,15 @@ def _acknowledged_by_peer(connection: Any) -> int | None:  # noqa: ANN401 (uvloo
     except (OSError, AttributeError, struct.error):
         return None
     return int(acknowledged)
+
+
+def _accepted_by_kernel(connection: Any) -> int | None:  # noqa: ANN401 (as above)
+    """The bytes of a connection that the kernel has taken; None where it does not tell."""
+    acknowledged = _acknowledged_by_peer(connection)
+    if acknowledged is None:
+        return None
+    try:
+        (queued,) = _INT.unpack(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except OSError:
+        return None
+    return acknowledged + int(queued)

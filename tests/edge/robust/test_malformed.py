@@ -171,7 +171,7 @@ async def test_ten_thousand_malformed_requests_break_nothing(
             f"{grown / MEBIBYTE:+.1f} MiB of memory"
         )
         assert sum(seen.families.values()) == CASES
-        assert sum(seen.statuses[status] for status in BUSY) < CASES / 100
+        assert sum(seen.statuses[status] for status in BUSY) < CASES / 20
         assert {200, 206, 304, 400, 401, 404, 405, 411, 416} <= set(seen.statuses), "near the truth"
         assert grown < 24 * MEBIBYTE
         assert (await tenant.balance()).held == 0
