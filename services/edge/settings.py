@@ -195,7 +195,8 @@ class EdgeSettings(ServerSettings, ClientSettings):
         None, description="The access log of nginx or Caddy that says what they sent: followed."
     )
     keep_credentials: bool = Field(
-        False, description="Whether the upstreams of other proxies see readers' credentials."
+        default=False,
+        description="Whether the upstreams of other proxies see readers' credentials.",
     )
     guest_tickets: int = Field(
         8192, gt=0, description="Deliveries of other proxies at once, those unreported included."
