@@ -280,18 +280,20 @@ class LeasePayment:
 
     def deliver(self, total: int) -> None:
         """See Payment."""
-        more = total - self._delivered
-        if more <= 0 or self._is_settled:
+        before, book = self._delivered, self._book
+        more = total - before
+        if not more or self._is_settled:
             return
-        book = self._book
         if self._guest:
             book.guest += more
             book.words[book.words_at + GUEST] = book.guest
         else:
             book.own += more
             book.words[book.words_at + OWN] = book.own
-        if not self._delivered:
-            self._begin(book)
+        if not before:
+            self._begin(book, 1)
+        elif not total:
+            self._begin(book, -1)
         self._delivered = total
 
     def settle(self) -> None:
@@ -311,12 +313,15 @@ class LeasePayment:
         if not lease.in_flight and lease.is_retired:
             lease.wake()
 
-    def _begin(self, book: Book) -> None:
-        """The first bytes have left. Noted after them: a kill between the two costs nobody."""
-        book.begun += 1
+    def _begin(self, book: Book, count: int) -> None:
+        """The first bytes have left (1), or it turned out that none have (-1).
+
+        Noted after the bytes: a kill between the two costs nobody.
+        """
+        book.begun += count
         book.words[book.words_at + BEGUN] = book.begun
         if self._guest:
-            book.waiting -= 1
+            book.waiting -= count
             book.words[book.words_at + WAITING] = book.waiting
 
     def _end_as_guest(self, book: Book) -> None:

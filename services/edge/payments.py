@@ -49,7 +49,10 @@ class Payment(Protocol):
         """
 
     def deliver(self, total: int) -> None:
-        """Notes that ``total`` bytes were delivered so far: what will be paid for. No I/O."""
+        """Notes that ``total`` bytes were delivered so far: what will be paid for. No I/O.
+
+        Less than before, if it turns out that not all of it arrived.
+        """
 
     def settle(self) -> None:
         """Pays for what was delivered, in the background, and gives the rest back. Once."""

@@ -76,6 +76,20 @@ def test_a_delivery_takes_its_price_and_gives_back_what_was_not_sent(slot: Slot)
     assert (lease.left, lease.in_flight, lease.in_flight_amount) == (90, 0, 0)
 
 
+def test_what_did_not_arrive_after_all_is_not_paid(slot: Slot) -> None:
+    lease = lease_on(slot, 100)
+    part, none, silent = (taken(lease, 10 * 1024, guest=guest) for guest in (False, False, True))
+    for payment, total in ((part, 3 * 1024), (none, 0), (silent, 0)):
+        payment.deliver(9 * 1024)
+        payment.deliver(total)
+    assert slot.delivered(with_unreported=False)[HIT] == Spent(3 * 1024, 1)
+    assert slot.delivered(with_unreported=True)[HIT] == Spent(13 * 1024, 2)
+    for payment in (part, none, silent):
+        payment.settle()
+    assert lease.left == 97
+    assert slot.delivered(with_unreported=True)[HIT] == Spent(3 * 1024, 1)
+
+
 def test_small_deliveries_are_rounded_together(slot: Slot) -> None:
     lease = lease_on(slot, 100)
     for _ in range(1024):
