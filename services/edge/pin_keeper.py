@@ -21,6 +21,8 @@ from services.rpc.errors import ServiceError
 
 log = get_logger(__name__)
 
+_AT_ONCE = 1000  # pins that are looked at before others have their turn
+
 
 class PinKeeper:
     """Renews pins, and fetches what is pinned and not here (any more).
@@ -59,7 +61,11 @@ class PinKeeper:
 
     async def renew(self, now: float) -> None:
         """Pays for every period that is to be paid at ``now`` (Unix time, in s)."""
-        for pin in self._pins.all():
+        for number, pin in enumerate(self._pins.all()):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if not self._pins.needs_care(pin, now):
+                continue
             try:
                 await self._renew(pin, now)
             except (ServiceError, CatalogError) as error:

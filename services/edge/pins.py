@@ -104,6 +104,10 @@ class Pins:
         """Everybody's pins."""
         return list(self._pins.values())
 
+    def needs_care(self, pin: Pin, now: float) -> bool:
+        """Whether there is something to be paid or ended at ``now`` (Unix time, in s)."""
+        return self._terms.next(pin, now) is not None
+
     def ends_at(self, pin: Pin) -> float:
         """When a pin that is not paid any more ends: Unix time, in s."""
         return self._terms.ends_at(pin)

@@ -291,6 +291,25 @@ async def test_mistakes_are_400(edge: RunningEdge, operator: Tenant) -> None:
     assert (await ban(edge, operator, "bafkr6i")).json()["reason"] == "CID_INVALID"
 
 
+async def test_preconditions_that_do_not_hold_are_412_and_nothing_is_done(
+    world: World, edge: RunningEdge, tenant: Tenant, operator: Tenant
+) -> None:
+    cid = await cached(world, edge, tenant, some_bytes(1000))
+    for method, path, field, value in (
+        ("DELETE", object_path(cid), "If_Match", '"another"'),
+        ("DELETE", object_path(cid), "If_None_Match", "*"),
+        ("PUT", ban_path(cid), "If_Match", "*"),
+        ("DELETE", ban_path(cid), "If_Match", "*"),
+        ("POST", f"{object_path(cid)}/warm", "If_Match", f'"{cid}"'),
+    ):
+        answer = await edge.get(path, operator, method, **{field: value})
+        assert answer.status == 412, (method, path, field)
+    assert edge.edge.disk.info(cid) is not None
+    assert edge.edge.bans.all() == []
+    purged = await edge.get(object_path(cid), operator, "DELETE", If_Match=f'"{cid}"')
+    assert purged.json()["found"] is True
+
+
 async def test_the_same_by_grpc(
     world: World, edge: RunningEdge, tenant: Tenant, operator: Tenant
 ) -> None:

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 from services.edge.admission import ADMIN, DOWNLOAD, Actions, Admission, Caller
 from services.edge.bans import Ban
+from services.edge.http.conditions import not_modified, refuse_if_match
 from services.edge.http.exchange import Exchange
+from services.edge.http.problems import PreconditionFailedError
 from services.edge.http.routes import Routes
 from services.edge.objects import ObjectKey
 from services.edge.operations import Operations
@@ -30,6 +32,7 @@ class OperationHandlers:
     async def warm(self, exchange: Exchange, network: str, cid: str) -> None:
         """``POST /objects/{network}/{cid}/warm``: brings an object into the cache."""
         caller = await self._authorize(exchange, DOWNLOAD, f"{network}/{cid}")
+        refuse_if_match(exchange.headers)
         with self._admission.slot(caller):
             warmed = await self._operations.warm(caller, ObjectKey.parse(network, cid))
         await exchange.respond_json(
@@ -47,12 +50,15 @@ class OperationHandlers:
     async def purge(self, exchange: Exchange, network: str, cid: str) -> None:
         """``DELETE /objects/{network}/{cid}``: drops an object; ``?force`` also a pinned one."""
         key = await self._administrated(exchange, network, cid)
+        if not_modified(exchange.headers, cid):
+            raise PreconditionFailedError
         found = await self._operations.purge(key, force="force" in exchange.query)
         await exchange.respond_json(200, {"network": network, "cid": cid, "found": found})
 
     async def put_ban(self, exchange: Exchange, network: str, cid: str) -> None:
         """``PUT /bans/{network}/{cid}``: 201 when it was not banned before, else 200."""
         key = await self._administrated(exchange, network, cid)
+        refuse_if_match(exchange.headers)
         reason = exchange.query.get("reason", "")
         if len(reason) > _LONGEST_REASON:
             raise InvalidArgumentError(f"A reason has at most {_LONGEST_REASON} characters.")
@@ -67,6 +73,7 @@ class OperationHandlers:
     async def delete_ban(self, exchange: Exchange, network: str, cid: str) -> None:
         """``DELETE /bans/{network}/{cid}``."""
         key = await self._administrated(exchange, network, cid)
+        refuse_if_match(exchange.headers)
         await self._operations.lift(key)
         await exchange.respond(204, [])
 

@@ -28,6 +28,7 @@ _PIN = {
     "end_time": "",
 }
 _ADMITTED = (*REFUSALS, "DEPENDENCY_UNAVAILABLE", "DEADLINE_EXCEEDED")
+_PRECONDITION = {412: "A precondition does not hold."}
 _NAMING = ("CID_INVALID", "NETWORK_NOT_FOUND")
 
 
@@ -64,6 +65,7 @@ _WARM = _operation(
             "OBJECT_BANNED",
             "OBJECT_CORRUPT",
             "OBJECT_NOT_FOUND",
+            http_only=_PRECONDITION,
         ),
     },
 )
@@ -77,7 +79,7 @@ _PURGE = _operation(
     ],
     {
         "200": json_answer("It is not in the cache.", "Purged", {**_NAMED, "found": True}),
-        **problems(*_ADMITTED, *_NAMING, "OBJECT_PINNED"),
+        **problems(*_ADMITTED, *_NAMING, "OBJECT_PINNED", http_only=_PRECONDITION),
     },
 )
 _PUT_BAN = _operation(
@@ -95,7 +97,12 @@ _PUT_BAN = _operation(
     {
         "200": json_answer("It was banned already, and has this reason now.", "Ban", _BAN),
         "201": json_answer("It is banned now.", "Ban", _BAN),
-        **problems(*_ADMITTED, *_NAMING, "STORE_UNAVAILABLE"),
+        **problems(
+            *_ADMITTED,
+            *_NAMING,
+            "STORE_UNAVAILABLE",
+            http_only=_PRECONDITION,
+        ),
     },
 )
 _GET_BAN = _operation(
@@ -115,7 +122,13 @@ _DELETE_BAN = _operation(
     parameters("network", "cid"),
     {
         "204": answer("It is not banned any more."),
-        **problems(*_ADMITTED, *_NAMING, "BAN_NOT_FOUND", "STORE_UNAVAILABLE"),
+        **problems(
+            *_ADMITTED,
+            *_NAMING,
+            "BAN_NOT_FOUND",
+            "STORE_UNAVAILABLE",
+            http_only=_PRECONDITION,
+        ),
     },
 )
 _BANS = _operation(
