@@ -83,10 +83,9 @@ class Fetch:
         """One more is interested."""
         self._interested += 1
 
-    def take(self) -> Arrival:
-        """The arrival, for the one who asked, who now owns an answer that is not shared."""
+    def take(self) -> None:
+        """The one who asked owns the answer from now on, and closes it."""
         self._taken = True
-        return self.arrived.result()
 
     def leave(self) -> None:
         """One less is interested; what nobody wants ends, unless most of it is here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from secrets import token_hex
 
 from services.edge.admission import DOWNLOAD, UPLOAD, Admission, Caller
@@ -35,6 +36,19 @@ from services.rpc.errors import ServiceError
 _REFUSED = frozenset({"TRACE", "CONNECT"})
 _FAILURES = frozenset({500, 502, 503, 504})
 _FOR_THE_ORIGIN = ("if-match", "if-unmodified-since")
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A request that the origin has to be asked about."""
+
+    exchange: Exchange
+    asked: Asked
+    bill: Bill
+    stored: Stored | None
+    """What is stored, but may not be used as it is."""
+    reason: str
+    """Why the origin is asked, as Cache-Status has it."""
 
 
 class OriginHandlers:
@@ -149,21 +163,15 @@ class OriginHandlers:
 
     async def _fetched(self, exchange: Exchange, asked: Asked, bill: Bill) -> None:
         """Answers by what the origin says now, to this request or to one that it may wait for."""
-        tried: list[Fetch] = []
         stored = self._responses.find(asked.key, asked.fields)
+        question = _Question(exchange, asked, bill, stored, self._reason(asked, stored))
         hold = None if stored is None else stored.body.join()
-        reason = self._reason(asked, stored)
+        tried: list[Fetch] = []
         try:
             while True:
-                waits = self._fetches.may_share(asked.key)
-                fetch = self._fetches.under_way(asked, tried) if waits else None
-                joined = fetch is not None
-                if fetch is None:
-                    # The origin may answer to a condition or a range what is of no use to others.
-                    shared = waits and (stored is not None or not _is_partial(exchange))
-                    fetch = self._fetches.begin(asked, stored, interim_to(exchange), shared=shared)
+                fetch, joined = self._fetch(question, tried)
                 try:
-                    if await self._by(exchange, asked, fetch, stored, bill, reason, joined=joined):
+                    if await self._by(question, fetch, joined=joined):
                         return
                 finally:
                     fetch.leave()
@@ -172,64 +180,69 @@ class OriginHandlers:
             if stored is not None and hold is not None:
                 stored.body.leave(hold)
 
-    async def _by(
-        self,
-        exchange: Exchange,
-        asked: Asked,
-        fetch: Fetch,
-        stored: Stored | None,
-        bill: Bill,
-        reason: str,
-        *,
-        joined: bool,
-    ) -> bool:
+    def _fetch(self, question: _Question, tried: list[Fetch]) -> tuple[Fetch, bool]:
+        """What is under way for such a request already, or a request to the origin; which it is."""
+        asked, stored = question.asked, question.stored
+        waits = self._fetches.may_share(asked.key)
+        fetch = self._fetches.under_way(asked, tried) if waits else None
+        if fetch is not None:
+            return fetch, True
+        # The origin may answer to a condition or a range what is of no use to others.
+        shared = waits and (stored is not None or not _is_partial(question.exchange))
+        interim = interim_to(question.exchange)
+        return self._fetches.begin(asked, stored, interim, shared=shared), False
+
+    async def _by(self, question: _Question, fetch: Fetch, *, joined: bool) -> bool:
         """Answers by a fetch; False when its answer is not one to this request."""
         try:
             arrival = await _arrival_of(fetch)
         except ServiceError:
-            if stored is None or not self._stands_in(asked, stored, connected=False):
-                raise
-            await self._answers.send_stored(
-                exchange, asked, Found(stored, f"{reason}; detail=stale-if-error"), bill
-            )
-            return True
-        if joined and not _usable(arrival, asked):
+            if await self._stood_in(question, "", connected=False):
+                return True
+            raise
+        if joined and not _usable(arrival, question.asked):
             return False
-        arrival = arrival if joined else fetch.take()
-        if (
-            stored is not None
-            and arrival.status in _FAILURES
-            and self._stands_in(asked, stored, connected=True)
-        ):
-            if arrival.answer is not None:
-                arrival.answer.close()
-            detail = f"{reason}; fwd-status={arrival.status}; detail=stale-if-error"
-            await self._answers.send_stored(exchange, asked, Found(stored, detail), bill)
+        status = f"; fwd-status={304 if arrival.validated else arrival.status}"
+        if arrival.status in _FAILURES and await self._stood_in(question, status, connected=True):
             return True
         if arrival.stored is None:
-            await self._passing.send_answer(exchange, asked, arrival, bill, reason)
+            fetch.take()
+            exchange, asked, bill = question.exchange, question.asked, question.bill
+            await self._passing.send_answer(exchange, asked, arrival, bill, question.reason)
             return True
-        status = f"{reason}; fwd-status={304 if arrival.validated else arrival.status}"
-        if not arrival.validated:
-            status += "; stored"
-        found = Found(
-            arrival.stored,
-            f"{status}; collapsed" if joined else status,
-            validated=True,
-            begun=None if joined else arrival.release,
-        )
+        how = question.reason + status + ("" if arrival.validated else "; stored")
+        return await self._share(question, arrival, how, joined=joined)
+
+    async def _share(
+        self, question: _Question, arrival: Arrival, how: str, *, joined: bool
+    ) -> bool:
+        """Answers with what is being stored; False when it is too late to join."""
+        if arrival.stored is None:
+            return False
+        if joined:
+            found = Found(arrival.stored, f"{how}; collapsed", validated=True)
+        else:
+            found = Found(arrival.stored, how, validated=True, begun=arrival.release)
         try:
-            await self._answers.send_stored(exchange, asked, found, bill)
+            await self._answers.send_stored(question.exchange, question.asked, found, question.bill)
         except TooLateError:
             if joined:
                 return False
             raise OriginUnavailableError("The answer was dropped.") from None
         return True
 
-    def _stands_in(self, asked: Asked, stored: Stored, *, connected: bool) -> bool:
-        clock = stored.clock(time.time())
+    async def _stood_in(self, question: _Question, status: str, *, connected: bool) -> bool:
+        """Answers with what is stale in the place of an answer that failed, if that may be."""
+        asked, stored = question.asked, question.stored
+        if stored is None:
+            return False
         default_s = 0.0 if connected else asked.origin.options.stale_if_error_s
-        return on_error(stored.rules, clock, asked.directives, default_s=default_s)
+        clock = stored.clock(time.time())
+        if not on_error(stored.rules, clock, asked.directives, default_s=default_s):
+            return False
+        found = Found(stored, f"{question.reason}{status}; detail=stale-if-error")
+        await self._answers.send_stored(question.exchange, asked, found, question.bill)
+        return True
 
     def _reason(self, asked: Asked, stored: Stored | None) -> str:
         """Why the request goes forward (RFC 9211, section 2.2)."""
