@@ -138,9 +138,12 @@ async def _holding(edge: RunningEdge, cids: Mapping[str, int], world: World) -> 
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("lease_credits", [0, 1_000_000], ids=["by holds", "out of leases"])
 async def test_a_thousand_downloads_broken_off_are_paid_for_what_arrived(
-    world: World, aborts: _Aborts, dice: random.Random, tmp_path: Path
+    world: World, aborts: _Aborts, dice: random.Random, tmp_path: Path, lease_credits: int
 ) -> None:
+    leases = {"lease_credits": lease_credits, "lease_settle_s": 0.05, "lease_idle_s": 0.3}
+
     def some(count: int, smallest: int, largest: int) -> dict[str, int]:
         sizes = [dice.randrange(smallest, largest) for _ in range(count)]
         return {world.chain.add(dice.randbytes(size)): size for size in sizes}
@@ -148,9 +151,13 @@ async def test_a_thousand_downloads_broken_off_are_paid_for_what_arrived(
     small, large = some(6, MEBIBYTE // 4, MEBIBYTE), some(6, MEBIBYTE + 1, 4 * MEBIBYTE)
     other = some(12, MEBIBYTE // 4, 2 * MEBIBYTE)
     async with (
-        world.edge() as edge,
+        world.edge(**leases) as edge,
         world.edge(
-            cache_dir=tmp_path / "little", disk_bytes=4 * MEBIBYTE, pin_bytes=0, memory_bytes=0
+            cache_dir=tmp_path / "little",
+            disk_bytes=4 * MEBIBYTE,
+            pin_bytes=0,
+            memory_bytes=0,
+            **leases,
         ) as little,
         _holding(edge, small | large, world),
     ):
@@ -167,7 +174,7 @@ async def test_a_thousand_downloads_broken_off_are_paid_for_what_arrived(
     authority = Authority(tmp_path)
     signed = authority.sign("edge")
     async with world.edge(
-        tls_certificate_file=signed.certificate_file, tls_key_file=signed.key_file
+        tls_certificate_file=signed.certificate_file, tls_key_file=signed.key_file, **leases
     ) as edge:
         context = ssl.create_default_context(cafile=str(authority.own.certificate_file))
         tenants = [await world.tenant() for _ in range(PARALLEL)]
