@@ -30,7 +30,8 @@ from services.rpc.wire import DETAILS_KEY, ErrorClasses, classes_by_reason, deco
 _OPTIONS = [
     # A restarted service is found again at once, not after gRPC's default of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # How long a connection may take to come about: over a long way and with TLS more than 100 ms.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
