@@ -7,6 +7,7 @@ A test says ``origin.on("/a", answer(200, b"body", cache_control="max-age=60"))`
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -55,7 +56,8 @@ def head(status: int, fields: dict[str, str]) -> bytes:
 class HttpOrigin:
     """The origin; answers 404 where nothing was said."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.requests: list[Request] = []
         self._scripts: dict[str, Script] = {}
         self._server: asyncio.Server | None = None
@@ -63,8 +65,9 @@ class HttpOrigin:
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        scheme = "http" if self._tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

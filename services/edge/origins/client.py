@@ -74,7 +74,7 @@ class OriginClient:
         connect_s: how long a connection may take to come about, a place for it included.
         answer_s: how long the head of an answer may take.
         idle_s: how long a body may pause.
-        tls: the context for https; None for that of the machine.
+        tls: the context for https.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class OriginClient:
         connect_s: float,
         answer_s: float,
         idle_s: float,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext,
     ) -> None:
         parts = urlsplit(url)
         self._address = parts.hostname or "", parts.port or (443 if _is_secure(parts) else 80)
-        self._tls = (tls or ssl.create_default_context()) if _is_secure(parts) else None
+        self._tls = tls if _is_secure(parts) else None
         self._places = asyncio.Semaphore(connections)
         self._connect_s = connect_s
         self._answer_s = answer_s

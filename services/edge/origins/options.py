@@ -7,7 +7,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from services.edge.origins.freshness import Defaults
-from services.process.settings import AfterValidator, BaseModel, ConfigDict, Field
+from services.process.settings import AfterValidator, BaseModel, ConfigDict, Field, FilePath
 
 _NO_URL = "must be a URL such as https://gateway.example/files"
 
@@ -53,6 +53,9 @@ class OriginOptions(BaseModel):
     )
     meter_uploads: bool = Field(
         default=False, description="Whether bodies of requests are paid for, on the meter upload."
+    )
+    ca_file: FilePath | None = Field(
+        None, description="Who signs the origin's certificate; unset: whom the machine trusts."
     )
     connections: int = Field(64, ge=1, description="At most so many connections at once.")
     connect_s: float = Field(

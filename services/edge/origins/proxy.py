@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from secrets import token_hex
 
-from services.edge.admission import DOWNLOAD, UPLOAD, Admission, Caller
+from services.edge.admission import ADMIN, DOWNLOAD, UPLOAD, Admission, Caller
 from services.edge.http.exchange import Exchange
 from services.edge.http.problems import MethodNotAllowedError, PathNotFoundError
 from services.edge.origins.answers import Answers, Found
@@ -26,6 +26,7 @@ from services.edge.origins.requests import (
     asked_of,
     own_credential,
     path_below,
+    target_of,
 )
 from services.edge.origins.responses import Responses
 from services.edge.origins.stored import Stored
@@ -107,6 +108,9 @@ class OriginHandlers:
         origin = self._origins.get(name)
         if origin is None:
             raise PathNotFoundError
+        if exchange.method == "PURGE":
+            await self._purge(exchange, origin, path)
+            return
         if exchange.method in _REFUSED:
             raise MethodNotAllowedError(metadata={"allow": "GET, HEAD, POST, PUT, PATCH, DELETE"})
         caller = await self._caller(exchange, origin, path)
@@ -123,6 +127,16 @@ class OriginHandlers:
                         await self._answer(exchange, asked, bill)
             finally:
                 bill.settle()
+
+    async def _purge(self, exchange: Exchange, origin: Origin, path: str) -> None:
+        """Purges a target; without a path, all of the origin. Never goes to the origin."""
+        caller = await self._admission.authorize(
+            exchange.client, ADMIN, f"origins/{origin.name}{path}"
+        )
+        exchange.log_fields["account_id"] = caller.account_id
+        is_all = exchange.raw_path.count(b"/") < 3
+        found = self.purge(origin.name, None if is_all else target_of(exchange, origin, path))
+        await exchange.respond_json(200, {"origin": origin.name, "purged": found})
 
     async def _caller(self, exchange: Exchange, origin: Origin, path: str) -> Caller:
         client, sponsor = exchange.client, origin.options.sponsor

@@ -8,6 +8,7 @@ replaced by what the edge sees.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
@@ -51,6 +52,7 @@ class Origin:
             connect_s=options.connect_s,
             answer_s=options.answer_s,
             idle_s=options.idle_s,
+            tls=ssl.create_default_context(cafile=options.ca_file),
         )
 
 
@@ -110,7 +112,7 @@ def path_below(exchange: Exchange) -> tuple[str, str]:
 
 def asked_of(exchange: Exchange, origin: Origin, path: str, pseudonym: str) -> Asked:
     """The request that an exchange becomes. Raises LoopError."""
-    options, query = origin.options, exchange.raw_query.decode("latin-1")
+    options = origin.options
     authorized = "authorization" in exchange.headers and not _is_own(
         exchange.headers["authorization"]
     )
@@ -132,8 +134,14 @@ def asked_of(exchange: Exchange, origin: Origin, path: str, pseudonym: str) -> A
     ):
         said = {"no-cache": None}
     heeded = said if options.request_directives else _binding(said)
-    target = origin.prefix + path + (f"?{query}" if query else "")
+    target = target_of(exchange, origin, path)
     return Asked(origin, exchange.method, target, fields, heeded, authorized, has_body)
+
+
+def target_of(exchange: Exchange, origin: Origin, path: str) -> str:
+    """Path and query, as the origin gets them."""
+    query = exchange.raw_query.decode("latin-1")
+    return origin.prefix + path + (f"?{query}" if query else "")
 
 
 def _binding(said: Mapping[str, str | None]) -> dict[str, str | None]:

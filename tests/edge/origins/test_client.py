@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,7 +19,8 @@ LIMITS: dict[str, Any] = {"connections": 4, "connect_s": 2.0, "answer_s": 5.0, "
 
 @asynccontextmanager
 async def asking(origin: HttpOrigin, **changes: float) -> AsyncIterator[OriginClient]:
-    client = OriginClient(origin.url, **(LIMITS | changes))
+    tls = ssl.create_default_context()
+    client = OriginClient(origin.url, tls=tls, **(LIMITS | changes))
     yield client
     client.close()
 

@@ -7,8 +7,9 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+from tollmesh.auth.v1 import auth_pb2
 
-from tests.edge.conftest import until
+from tests.edge.conftest import World, until
 from tests.edge.origins.conftest import Fronted
 from tests.support.http_origin import Request, answer, head
 
@@ -203,15 +204,23 @@ async def test_a_head_that_fits_renews_and_one_that_does_not_ages_what_is_stored
     assert (await fronted.get("/a")).body == b"other"
 
 
-async def test_purge_forgets_a_target_or_an_origin(fronted: Fronted) -> None:
-    for path in ("/a", "/b"):
-        fronted.origin.on(path, answer(200, b"old", **CACHEABLE))
+async def test_administrators_purge_a_target_or_an_origin(fronted: Fronted, world: World) -> None:
+    administrator = await world.tenant(credit=0, scopes=(auth_pb2.SCOPE_ADMIN,))
+    for path in ("/a?x", "/b", "/c"):
+        fronted.origin.on(path.partition("?")[0], answer(200, b"old", **CACHEABLE))
         await fronted.get(path)
-    origins = fronted.edge.edge.origins
-    assert origins is not None
-    assert origins.purge("site", "/a") == 1
-    assert origins.purge("site", "/a") == 0
-    await fronted.get("/a")
-    assert fronted.origin.asked("/a") == 2
-    assert origins.purge("site") == 2
-    assert origins.purge("other") == 0
+
+    async def purge(path: str, key: str) -> tuple[int, object]:
+        answered = await fronted.get(path, "PURGE", x_api_key=key)
+        return answered.status, answered.json().get("purged")
+
+    reader = await world.tenant()
+    assert await purge("/a?x", reader.key) == (403, None)
+    assert (await fronted.get("/a?x", "PURGE")).status == 401
+    assert await purge("/a?x", administrator.key) == (200, 1)
+    assert await purge("/a?x", administrator.key) == (200, 0)
+    assert await purge("/", administrator.key) == (200, 0)
+    await fronted.get("/a?x")
+    assert fronted.origin.asked("/a?x") == 2
+    assert await purge("", administrator.key) == (200, 3)
+    assert {request.method for request in fronted.origin.requests} == {"GET"}
