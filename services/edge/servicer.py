@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from tollmesh.edge.v1 import edge_pb2 as pb
@@ -34,14 +33,11 @@ from services.edge.lookup import ObjectLookup
 from services.edge.objects import ObjectInfo, ObjectKey
 from services.edge.operations import Operations
 from services.edge.origin import Origin
+from services.edge.pages import page
 from services.edge.pins import Pins
 from services.edge.uploads import Uploads
 from services.rpc.call import Call
-from services.rpc.errors import DeadlineExceededError, PageTokenInvalidError
-
-T = TypeVar("T")
-
-_PAGE = 100
+from services.rpc.errors import DeadlineExceededError
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +164,9 @@ class EdgeServicer(EdgeServiceServicer):
     async def ListPins(self, request: pb.ListPinsRequest, context: object) -> pb.ListPinsResponse:
         """See edge.proto."""
         caller = await self._authorize(context, LIST_PINS, "pins")
-        page, next_page_token = _page(self.pins.of(caller), request)
+        found, next_page_token = page(self.pins.of(caller), request.page_size, request.page_token)
         return pb.ListPinsResponse(
-            pins=[self._pin(pin) for pin in page], next_page_token=next_page_token
+            pins=[self._pin(pin) for pin in found], next_page_token=next_page_token
         )
 
     async def WarmObject(
@@ -216,9 +212,11 @@ class EdgeServicer(EdgeServiceServicer):
     async def ListBans(self, request: pb.ListBansRequest, context: object) -> pb.ListBansResponse:
         """See edge.proto."""
         await self._authorize(context, ADMIN, "bans")
-        page, next_page_token = _page(self.operations.bans.all(), request)
+        found, next_page_token = page(
+            self.operations.bans.all(), request.page_size, request.page_token
+        )
         return pb.ListBansResponse(
-            bans=[_ban(ban) for ban in page], next_page_token=next_page_token
+            bans=[_ban(ban) for ban in found], next_page_token=next_page_token
         )
 
     async def _authorize(self, context: object, actions: Actions, resource: str) -> Caller:
@@ -261,18 +259,6 @@ async def _counted(download: Download) -> AsyncIterator[bytes]:
         download.deliver(total)
         if download.payment is not None and time.monotonic() > download.payment.ends_at:
             raise DeadlineExceededError("The reader is too slow; go on from the byte reached.")
-
-
-def _page(
-    everything: Sequence[T], request: pb.ListPinsRequest | pb.ListBansRequest
-) -> tuple[Sequence[T], str]:
-    """A part of a list, and the token of the next one. Raises PageTokenInvalidError."""
-    token = request.page_token
-    if token and not token.isdecimal():
-        raise PageTokenInvalidError
-    first = int(token or 0)
-    end = first + (request.page_size or _PAGE)
-    return everything[first:end], str(end) if end < len(everything) else ""
 
 
 def _ban(ban: Ban) -> pb.Ban:

@@ -205,7 +205,7 @@ async def test_a_ban_outlives_a_restart_and_ends_when_it_is_lifted(
         assert (missing.status, missing.json()["reason"]) == (404, "BAN_NOT_FOUND")
         assert (await edge.get(object_path(cid), tenant)).body == data
     async with world.edge() as edge:
-        assert (await edge.get("/bans", operator)).json() == {"bans": []}
+        assert (await edge.get("/bans", operator)).json()["bans"] == []
 
 
 async def test_who_is_reading_a_banned_object_is_cut_off(
@@ -283,6 +283,26 @@ async def test_only_operators_operate(edge: RunningEdge, tenant: Tenant) -> None
         assert (await edge.get(path, tenant, method)).json()["reason"] == "SCOPE_MISSING"
         assert (await edge.get(path, None, method)).status == 401
     assert edge.edge.bans.all() == []
+
+
+async def test_lists_come_in_pages(edge: RunningEdge, operator: Tenant) -> None:
+    cids = [cid_of(bytes([number])) for number in range(5)]
+    for cid in cids:
+        await ban(edge, operator, cid)
+    found, token = list[str](), ""
+    for expected in (2, 2, 1):
+        document = (await edge.get(f"/bans?page_size=2&page_token={token}", operator)).json()
+        assert len(document["bans"]) == expected
+        found += [each["cid"] for each in document["bans"]]
+        token = document["next_page_token"]
+    assert (found, token) == (cids, "")
+    for query, reason in (
+        ("page_token=x", "PAGE_TOKEN_INVALID"),
+        ("page_token=-1", "PAGE_TOKEN_INVALID"),
+        ("page_size=1001", "INVALID_ARGUMENT"),
+        ("page_size=x", "INVALID_ARGUMENT"),
+    ):
+        assert (await edge.get(f"/bans?{query}", operator)).json()["reason"] == reason
 
 
 async def test_mistakes_are_400(edge: RunningEdge, operator: Tenant) -> None:

@@ -12,6 +12,7 @@ from services.edge.http.problems import PreconditionFailedError
 from services.edge.http.routes import Routes
 from services.edge.objects import ObjectKey
 from services.edge.operations import Operations
+from services.edge.pages import page_of
 from services.rpc.errors import InvalidArgumentError
 
 _LONGEST_REASON = 500
@@ -78,10 +79,11 @@ class OperationHandlers:
         await exchange.respond(204, [])
 
     async def get_bans(self, exchange: Exchange) -> None:
-        """``GET /bans``: all of them, the oldest first."""
+        """``GET /bans``: a page of them, the oldest first."""
         await self._authorize(exchange, ADMIN, "bans")
-        bans = [_document(ban) for ban in self._operations.bans.all()]
-        await exchange.respond_json(200, {"bans": bans})
+        found, next_page_token = page_of(exchange.query, self._operations.bans.all())
+        bans = [_document(ban) for ban in found]
+        await exchange.respond_json(200, {"bans": bans, "next_page_token": next_page_token})
 
     async def _administrated(self, exchange: Exchange, network: str, cid: str) -> ObjectKey:
         await self._authorize(exchange, ADMIN, f"{network}/{cid}")

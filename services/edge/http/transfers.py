@@ -16,6 +16,7 @@ from services.edge.http.operations import moment
 from services.edge.http.problems import LengthRequiredError
 from services.edge.objects import ObjectKey
 from services.edge.origin import Origin
+from services.edge.pages import page_of
 from services.edge.pins import Pins
 from services.edge.uploads import Uploads
 from services.rpc.errors import InvalidArgumentError
@@ -130,12 +131,12 @@ class TransferHandlers:
         )
 
     async def get_pins(self, exchange: Exchange) -> None:
-        """``GET /pins``: the account's pins, the oldest first."""
+        """``GET /pins``: a page of the account's pins, the oldest first."""
         caller = await self._admission.authorize(exchange.client, LIST_PINS, "pins")
         exchange.log_fields["account_id"] = caller.account_id
-        await exchange.respond_json(
-            200, {"pins": [self._pin(pin) for pin in self._pins.of(caller)]}
-        )
+        found, next_page_token = page_of(exchange.query, self._pins.of(caller))
+        pins = [self._pin(pin) for pin in found]
+        await exchange.respond_json(200, {"pins": pins, "next_page_token": next_page_token})
 
     def _pin(self, pin: Pin) -> dict[str, object]:
         unpaid = pin.refused_since is not None

@@ -199,8 +199,11 @@ SCHEMAS: Json = {
     "Pins": {
         "description": "The account's pins.",
         "type": "object",
-        "required": ["pins"],
-        "properties": {"pins": {"type": "array", "items": ref("schemas", "Pin")}},
+        "required": ["pins", "next_page_token"],
+        "properties": {
+            "pins": {"type": "array", "items": ref("schemas", "Pin")},
+            "next_page_token": {"description": "Empty on the last page.", "type": "string"},
+        },
         "additionalProperties": False,
     },
     "Pin": {
@@ -252,8 +255,11 @@ SCHEMAS: Json = {
     "Bans": {
         "description": "What is not served here.",
         "type": "object",
-        "required": ["bans"],
-        "properties": {"bans": {"type": "array", "items": ref("schemas", "Ban")}},
+        "required": ["bans", "next_page_token"],
+        "properties": {
+            "bans": {"type": "array", "items": ref("schemas", "Ban")},
+            "next_page_token": {"description": "Empty on the last page.", "type": "string"},
+        },
         "additionalProperties": False,
     },
     "Ban": {

@@ -49,6 +49,14 @@ def _query(name: str, description: str, schema: Json) -> Json:
     return {"in": "query", "name": name, "description": description, "schema": schema}
 
 
+_PAGING = [
+    _query(
+        "page_size",
+        "How many at most; 0 is 100.",
+        {"type": "integer", "minimum": 0, "maximum": 1000},
+    ),
+    _query("page_token", "From an earlier page.", {"type": "string", "pattern": "^[0-9]*$"}),
+]
 _WARM = _operation(
     "postWarm",
     "Brings an object into the cache. Paid like a download that misses.",
@@ -133,17 +141,23 @@ _DELETE_BAN = _operation(
 )
 _BANS = _operation(
     "getBans",
-    "All bans of this edge, the oldest first. For operators.",
+    "The bans of this edge, the oldest first. For operators.",
     "operations",
-    [],
-    {"200": json_answer("The bans.", "Bans", {"bans": [_BAN]}), **problems(*_ADMITTED)},
+    _PAGING,
+    {
+        "200": json_answer("The bans.", "Bans", {"bans": [_BAN], "next_page_token": ""}),
+        **problems(*_ADMITTED, "PAGE_TOKEN_INVALID"),
+    },
 )
 _PINS = _operation(
     "getPins",
     "The account's pins on this edge, the oldest first.",
     "pins",
-    [],
-    {"200": json_answer("The pins.", "Pins", {"pins": [_PIN]}), **problems(*_ADMITTED)},
+    _PAGING,
+    {
+        "200": json_answer("The pins.", "Pins", {"pins": [_PIN], "next_page_token": ""}),
+        **problems(*_ADMITTED, "PAGE_TOKEN_INVALID"),
+    },
 )
 
 PATHS: Paths = {
