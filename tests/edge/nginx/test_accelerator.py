@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from tollmesh.auth.v1 import auth_pb2
 
+from services.chain.errors import NetworkUnavailableError
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
 from tests.edge.nginx.conftest import PREFIX, SECRET, Front, client_of
+from tests.support.fake_chain import NETWORK
 from tests.support.nginx import running_nginx
 from tests.support.raw_reader import open_reader
 
@@ -286,3 +288,38 @@ async def test_hits_out_of_a_lease_are_paid_to_the_byte(
         await until(lambda: edge.edge.door.open_tickets == 0)
         assert len(edge.edge.disk.loans) == 0
     assert sum(await rich.paid_bytes()) == 302 * SIZE
+
+
+async def test_uploads_go_through(accelerated: Front, tenant: Tenant) -> None:
+    data, path = some_bytes(SIZE), f"/objects/{NETWORK}?name=a.bin"
+    async with accelerated.session.post(path, data=data, headers=tenant.headers) as response:
+        assert response.status == 201
+    [paid] = await tenant.paid()
+    assert (paid.metered.meter, paid.metered.quantity) == ("upload", SIZE)
+
+
+async def test_who_leaves_a_miss_early_pays_what_nginx_sent(
+    world: World, accelerated: Front, tenant: Tenant
+) -> None:
+    size = 8 * 1024 * 1024
+    cid = world.chain.add(some_bytes(size))
+    reader = await open_reader(
+        "127.0.0.1", accelerated.nginx.port, object_path(cid), tenant.headers
+    )
+    await asyncio.to_thread(reader.read, 200_000)
+    arrived = await asyncio.to_thread(reader.arrived)
+    reader.close(reset=True)
+    await until(lambda: accelerated.edge.edge.door.open_tickets == 0)
+    [paid] = await tenant.paid_bytes()
+    assert arrived <= paid <= arrived + 2 * 256 * 1024
+
+
+async def test_a_fetch_that_fails_is_a_problem_and_costs_nothing(
+    world: World, accelerated: Front, tenant: Tenant
+) -> None:
+    cid = world.chain.add(some_bytes(SIZE))
+    world.chain.objects[cid].failures += [(0, NetworkUnavailableError())] * 9
+    answer = await accelerated.get(object_path(cid), tenant)
+    assert (answer.status, answer.json()["reason"]) == (503, "NETWORK_UNAVAILABLE")
+    await until(lambda: accelerated.edge.edge.door.open_tickets == 0)
+    assert await tenant.paid_bytes() == []
