@@ -117,8 +117,8 @@ class Door:
         asking = self._asking.get(name)
         if asking is None:
             asking = self._asking[name] = _Asking(self._admitted(client, request))
-            asking.task.add_done_callback(lambda _: self._asking.pop(name))
-        return await self._answer(asking)
+            asking.task.add_done_callback(lambda _: self._forget(name, asking))
+        return await self._answer(name, asking)
 
     def capture(self, ticket_id: str, sent_bytes: int, *, final: bool) -> CaptureOutcome:
         """Takes a report: so many bytes were sent in all, under a ticket. No I/O.
@@ -162,14 +162,28 @@ class Door:
         """Ends what goes on in the background. Open tickets stay for the next process."""
         await self._tickets.close(timeout_s)
 
-    async def _answer(self, asking: _Asking) -> Ticket:
+    async def _answer(self, name: tuple[str, ...], asking: _Asking) -> Ticket:
         asking.waiting += 1
         try:
             return await asyncio.shield(asking.task)
+        except asyncio.CancelledError:
+            if asking.waiting == 1:
+                self._forget(name, asking)
+                asking.task.add_done_callback(self._give_back)
+                asking.task.cancel()
+            raise
         finally:
             asking.waiting -= 1
-            if not asking.waiting and not asking.task.done():
-                asking.task.cancel()
+
+    def _forget(self, name: tuple[str, ...], asking: _Asking) -> None:
+        """Who asks from now on begins anew."""
+        if self._asking.get(name) is asking:
+            del self._asking[name]
+
+    def _give_back(self, task: asyncio.Task[Ticket]) -> None:
+        """A ticket that was made when nobody waited for it any more."""
+        if not task.cancelled() and task.exception() is None:
+            self.capture(task.result().id, 0, final=True)
 
     async def _admitted(self, client: Client, request: GuestRequest) -> Ticket:
         terms = Terms.of(request)

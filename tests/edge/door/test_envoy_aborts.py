@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import struct
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.edge.conftest import RunningEdge, Tenant, World, some_bytes, until
@@ -22,6 +25,7 @@ from tests.support.raw_reader import RawReader
 
 SIZE = 1024 * 1024
 BY_HTTP1, BY_HTTP2 = 800, 200
+GIVEN_UP, GIVEN_UP_S = 400, 0.02
 UNSENT, BUFFERED, SLICE = 128 * 1024, 64 * 1024, 64 * 1024
 RECEIVE_WINDOW = 128 * 1024  # the kernel takes SO_RCVBUF, 64 KiB, twice
 IN_FLIGHT = UNSENT + RECEIVE_WINDOW + BUFFERED + SLICE
@@ -64,6 +68,36 @@ async def test_downloads_that_are_broken_off_pay_for_what_was_sent(
     print(f"beyond what was received: at most {max(beyond.values())} bytes")  # noqa: T201 (a figure)
     assert min(beyond.values()) >= 0, "nothing that was received is free"
     assert max(beyond.values()) <= IN_FLIGHT, "nothing is paid that was not sent"
+
+
+async def test_requests_that_are_given_up_at_once_leave_no_ticket_behind(
+    world: World,
+    edge: RunningEdge,
+    proxy: EnvoyProxy,
+    files: FileServer,
+    tenant: Tenant,
+    dice: random.Random,
+) -> None:
+    path = files.add("film", some_bytes(SIZE))
+    delays = [dice.random() * GIVEN_UP_S for _ in range(GIVEN_UP)]
+
+    def give_up(number: int) -> None:
+        with socket.create_connection(("127.0.0.1", proxy.port)) as reader:
+            lines = f"GET {path}*{number} HTTP/1.1\r\nHost: edge\r\nX-API-Key: {tenant.key}\r\n\r\n"
+            reader.sendall(lines.encode())
+            time.sleep(delays[number])  # anywhere between the request and the first bytes
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(8) as threads:
+        await asyncio.gather(
+            *(loop.run_in_executor(threads, give_up, number) for number in range(GIVEN_UP))
+        )
+    await until(lambda: not edge.edge.door.open_tickets, "none waits for a report")
+    audit = await audit_account(world.credits, tenant.account_id, until_settled=True)
+    captured = captured_by_path(audit, "edge")
+    print(f"{len(files.seen)} got as far as the files, {len(captured)} paid")  # noqa: T201 (figures)
+    assert max(captured.values(), default=0) <= IN_FLIGHT
 
 
 async def _broken_off_by_http2(

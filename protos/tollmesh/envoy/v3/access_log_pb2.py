@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tollmesh/envoy/v3/access_log.proto\x12\x11tollmesh.envoy.v3\x1a\x1cgoogle/protobuf/struct.proto\"\xa4\x01\n\x17StreamAccessLogsRequest\x12I\n\thttp_logs\x18\x02 \x01(\x0b\x32\x36.tollmesh.envoy.v3.StreamAccessLogsRequest.HttpEntries\x1a>\n\x0bHttpEntries\x12/\n\tlog_entry\x18\x01 \x03(\x0b\x32\x1c.tollmesh.envoy.v3.HttpEntry\"\x1a\n\x18StreamAccessLogsResponse\"\xbb\x01\n\tHttpEntry\x12>\n\x11\x63ommon_properties\x18\x01 \x01(\x0b\x32#.tollmesh.envoy.v3.CommonProperties\x12\x35\n\x07request\x18\x03 \x01(\x0b\x32$.tollmesh.envoy.v3.RequestProperties\x12\x37\n\x08response\x18\x04 \x01(\x0b\x32%.tollmesh.envoy.v3.ResponseProperties\"a\n\x10\x43ommonProperties\x12-\n\x08metadata\x18\x11 \x01(\x0b\x32\x1b.tollmesh.envoy.v3.Metadata\x12\x1e\n\x16intermediate_log_entry\x18\x1b \x01(\x08\"\xa4\x01\n\x08Metadata\x12H\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32/.tollmesh.envoy.v3.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\"/\n\x11RequestProperties\x12\x1a\n\x12request_body_bytes\x18\x0c \x01(\x04\"i\n\x12ResponseProperties\x12\x36\n\rresponse_code\x18\x01 \x01(\x0b\x32\x1f.tollmesh.envoy.v3.ResponseCode\x12\x1b\n\x13response_body_bytes\x18\x03 \x01(\x04\"\x1d\n\x0cResponseCode\x12\r\n\x05value\x18\x01 \x01(\r2\x81\x01\n\x10\x41\x63\x63\x65ssLogService\x12m\n\x10StreamAccessLogs\x12*.tollmesh.envoy.v3.StreamAccessLogsRequest\x1a+.tollmesh.envoy.v3.StreamAccessLogsResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tollmesh/envoy/v3/access_log.proto\x12\x11tollmesh.envoy.v3\x1a\x1cgoogle/protobuf/struct.proto\"\xa4\x01\n\x17StreamAccessLogsRequest\x12I\n\thttp_logs\x18\x02 \x01(\x0b\x32\x36.tollmesh.envoy.v3.StreamAccessLogsRequest.HttpEntries\x1a>\n\x0bHttpEntries\x12/\n\tlog_entry\x18\x01 \x03(\x0b\x32\x1c.tollmesh.envoy.v3.HttpEntry\"\x1a\n\x18StreamAccessLogsResponse\"\xbb\x01\n\tHttpEntry\x12>\n\x11\x63ommon_properties\x18\x01 \x01(\x0b\x32#.tollmesh.envoy.v3.CommonProperties\x12\x35\n\x07request\x18\x03 \x01(\x0b\x32$.tollmesh.envoy.v3.RequestProperties\x12\x37\n\x08response\x18\x04 \x01(\x0b\x32%.tollmesh.envoy.v3.ResponseProperties\"a\n\x10\x43ommonProperties\x12-\n\x08metadata\x18\x11 \x01(\x0b\x32\x1b.tollmesh.envoy.v3.Metadata\x12\x1e\n\x16intermediate_log_entry\x18\x1b \x01(\x08\"\xa4\x01\n\x08Metadata\x12H\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32/.tollmesh.envoy.v3.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\"\xb9\x01\n\x11RequestProperties\x12\x1a\n\x12request_body_bytes\x18\x0c \x01(\x04\x12Q\n\x0frequest_headers\x18\r \x03(\x0b\x32\x38.tollmesh.envoy.v3.RequestProperties.RequestHeadersEntry\x1a\x35\n\x13RequestHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"i\n\x12ResponseProperties\x12\x36\n\rresponse_code\x18\x01 \x01(\x0b\x32\x1f.tollmesh.envoy.v3.ResponseCode\x12\x1b\n\x13response_body_bytes\x18\x03 \x01(\x04\"\x1d\n\x0cResponseCode\x12\r\n\x05value\x18\x01 \x01(\r2\x81\x01\n\x10\x41\x63\x63\x65ssLogService\x12m\n\x10StreamAccessLogs\x12*.tollmesh.envoy.v3.StreamAccessLogsRequest\x1a+.tollmesh.envoy.v3.StreamAccessLogsResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_METADATA_FILTERMETADATAENTRY']._loaded_options = None
   _globals['_METADATA_FILTERMETADATAENTRY']._serialized_options = b'8\001'
+  _globals['_REQUESTPROPERTIES_REQUESTHEADERSENTRY']._loaded_options = None
+  _globals['_REQUESTPROPERTIES_REQUESTHEADERSENTRY']._serialized_options = b'8\001'
   _globals['_STREAMACCESSLOGSREQUEST']._serialized_start=88
   _globals['_STREAMACCESSLOGSREQUEST']._serialized_end=252
   _globals['_STREAMACCESSLOGSREQUEST_HTTPENTRIES']._serialized_start=190
@@ -48,12 +50,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METADATA']._serialized_end=736
   _globals['_METADATA_FILTERMETADATAENTRY']._serialized_start=658
   _globals['_METADATA_FILTERMETADATAENTRY']._serialized_end=736
-  _globals['_REQUESTPROPERTIES']._serialized_start=738
-  _globals['_REQUESTPROPERTIES']._serialized_end=785
-  _globals['_RESPONSEPROPERTIES']._serialized_start=787
-  _globals['_RESPONSEPROPERTIES']._serialized_end=892
-  _globals['_RESPONSECODE']._serialized_start=894
-  _globals['_RESPONSECODE']._serialized_end=923
-  _globals['_ACCESSLOGSERVICE']._serialized_start=926
-  _globals['_ACCESSLOGSERVICE']._serialized_end=1055
+  _globals['_REQUESTPROPERTIES']._serialized_start=739
+  _globals['_REQUESTPROPERTIES']._serialized_end=924
+  _globals['_REQUESTPROPERTIES_REQUESTHEADERSENTRY']._serialized_start=871
+  _globals['_REQUESTPROPERTIES_REQUESTHEADERSENTRY']._serialized_end=924
+  _globals['_RESPONSEPROPERTIES']._serialized_start=926
+  _globals['_RESPONSEPROPERTIES']._serialized_end=1031
+  _globals['_RESPONSECODE']._serialized_start=1033
+  _globals['_RESPONSECODE']._serialized_end=1062
+  _globals['_ACCESSLOGSERVICE']._serialized_start=1065
+  _globals['_ACCESSLOGSERVICE']._serialized_end=1194
 # @@protoc_insertion_point(module_scope)

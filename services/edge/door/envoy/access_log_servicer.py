@@ -15,6 +15,7 @@ from tollmesh.envoy.v3 import access_log_pb2_grpc as pb_grpc
 
 from services.edge.door.door import Door
 from services.edge.door.envoy.authorization_servicer import TICKET_FIELD
+from services.edge.door.envoy.streams import HEADER, Streams
 from services.edge.door.tickets import meter_of
 
 FILTER = "envoy.filters.http.ext_authz"
@@ -22,12 +23,18 @@ FILTER = "envoy.filters.http.ext_authz"
 
 
 class AccessLogServicer(pb_grpc.AccessLogServiceServicer):
-    """Takes reports. Args: door: captures."""
+    """Takes reports.
+
+    Args:
+        door: captures.
+        streams: where requests were noted whose tickets Envoy may never have seen.
+    """
 
     served_as = "envoy.service.accesslog.v3.AccessLogService"
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, streams: Streams) -> None:
         self._door = door
+        self._streams = streams
         self._ended = asyncio.Event()
 
     def end(self) -> None:
@@ -57,13 +64,15 @@ class AccessLogServicer(pb_grpc.AccessLogServiceServicer):
 
     def _take(self, entry: pb.HttpEntry) -> None:
         common = entry.common_properties
+        final = not common.intermediate_log_entry
+        stream = entry.request.request_headers.get(HEADER, "")
+        noted = self._streams.take(stream) if final and stream else ""
         found = common.metadata.filter_metadata.get(FILTER)
-        if found is None:
-            return
-        ticket_id = found.fields[TICKET_FIELD].string_value
+        ticket_id = "" if found is None else found.fields[TICKET_FIELD].string_value
         if ticket_id:
-            final = not common.intermediate_log_entry
             self._door.capture(ticket_id, sent_bytes(ticket_id, entry), final=final)
+        elif noted:
+            self._door.capture(noted, 0, final=True)  # Envoy never saw the ticket
 
 
 def sent_bytes(ticket_id: str, entry: pb.HttpEntry) -> int:

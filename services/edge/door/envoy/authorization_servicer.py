@@ -14,6 +14,7 @@ from tollmesh.envoy.v3 import authorization_pb2_grpc as pb_grpc
 
 from services.edge.admission import Client, credential_of
 from services.edge.door.door import Door
+from services.edge.door.envoy.streams import HEADER, Streams
 from services.edge.door.requests import GuestRequest
 from services.edge.door.tickets import Ticket
 from services.edge.http.problems import problem
@@ -45,13 +46,15 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
 
     Args:
         door: admits.
+        streams: where requests are noted that Envoy may give up.
         keep_credentials: whether upstreams see the readers' credentials.
     """
 
     served_as = "envoy.service.auth.v3.Authorization"
 
-    def __init__(self, door: Door, *, keep_credentials: bool) -> None:
+    def __init__(self, door: Door, streams: Streams, *, keep_credentials: bool) -> None:
         self._door = door
+        self._streams = streams
         self._removed = () if keep_credentials else CREDENTIAL_HEADERS
         self._answers: dict[str, bytes] = {}
 
@@ -65,21 +68,22 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
             ticket = self._door.admit_now(client, guest)
         except ServiceError as error:
             return _denied(error, call)
+        stream = request.attributes.request.http.headers.get(HEADER, "")
         if ticket is not None:
-            return self._allowed(ticket, call)
-        return Later(asyncio.ensure_future(self._waited(client, guest, call)), _itself)
+            return self._allowed(ticket, stream, call)
+        return Later(asyncio.ensure_future(self._waited(client, guest, stream, call)), _itself)
 
     async def _waited(
-        self, client: Client, guest: GuestRequest, call: Call
+        self, client: Client, guest: GuestRequest, stream: str, call: Call
     ) -> pb.CheckResponse | Encoded:
         """The answer, when that takes other services."""
         try:
             ticket = await self._door.admit(client, guest)
         except ServiceError as error:
             return _denied(error, call)
-        return self._allowed(ticket, call)
+        return self._allowed(ticket, stream, call)
 
-    def _allowed(self, ticket: Ticket, call: Call) -> Encoded:
+    def _allowed(self, ticket: Ticket, stream: str, call: Call) -> Encoded:
         account_id = ticket.account_id
         call.log_fields["account_id"] = account_id
         answer = self._answers.get(account_id)
@@ -87,8 +91,12 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
             if len(self._answers) >= _MOST_ANSWERS:
                 self._answers.clear()
             answer = self._answers[account_id] = self._answer(account_id)
+        if not ticket.id:
+            return Encoded(answer)
+        if stream:
+            self._streams.note(stream, ticket.id)
         # Messages that stand one behind the other are one with the fields of both.
-        return Encoded(answer + _metadata(ticket.id.encode()) if ticket.id else answer)
+        return Encoded(answer + _metadata(ticket.id.encode()))
 
     def _answer(self, account_id: str) -> bytes:
         """What is the same in all answers about an account."""

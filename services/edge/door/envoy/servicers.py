@@ -6,6 +6,7 @@ from services.edge.door.door import Door
 from services.edge.door.envoy.access_log_servicer import AccessLogServicer
 from services.edge.door.envoy.authorization_servicer import AuthorizationServicer
 from services.edge.door.envoy.rate_limit_servicer import RateLimitServicer
+from services.edge.door.envoy.streams import Streams
 
 
 class Envoys:
@@ -18,9 +19,10 @@ class Envoys:
 
     def __init__(self, door: Door, *, keep_credentials: bool) -> None:
         self._door = door
-        self._access_log = AccessLogServicer(door)
+        streams = Streams()
+        self._access_log = AccessLogServicer(door, streams)
         self.servicers: list[object] = [
-            AuthorizationServicer(door, keep_credentials=keep_credentials),
+            AuthorizationServicer(door, streams, keep_credentials=keep_credentials),
             self._access_log,
             RateLimitServicer(door),
         ]
