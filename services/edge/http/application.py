@@ -97,6 +97,8 @@ class Application:
         A browser's question is answered at every path, so that the page sees our errors later.
         """
         asks = is_preflight(exchange.method, exchange.headers)
+        if asks and self._routes.in_tree(exchange.path):
+            return False  # what is there may decide about pages by itself
         if not asks and (exchange.method, exchange.path) != ("OPTIONS", "*"):
             return False
         try:

@@ -75,6 +75,10 @@ class Routes:
         self._trees[segment] = Match({ANY_METHOD: handler})
         self._added += [(method, f"/{segment}/{below}") for method in ALL_METHODS[:-1]]
 
+    def in_tree(self, path: str) -> bool:
+        """Whether a path is below a tree, whose handler answers whatever is asked there."""
+        return path.partition("/")[2].partition("/")[0] in self._trees
+
     def find(self, path: str) -> Match:
         """Where a path leads. Raises PathNotFoundError."""
         parts = path.removeprefix("/").split("/")

@@ -19,6 +19,13 @@ from services.edge.origins.validation import not_modified, range_applies
 _BODILESS = frozenset({204, 304})
 _OURS = frozenset({b"content-length", b"x-request-id", b"via", b"cache-status"})
 _COOKIES = frozenset({b"set-cookie", b"set-cookie2"})
+_CORS = frozenset(
+    {
+        b"access-control-allow-origin",
+        b"access-control-allow-credentials",
+        b"access-control-expose-headers",
+    }
+)
 # What a 304 would say of a content that it does not have.
 _OF_THE_CONTENT = frozenset({b"content-type", b"content-encoding", b"content-range"})
 _REDIRECTS = frozenset({201, 301, 302, 303, 307, 308})
@@ -51,11 +58,15 @@ class Answers:
         self._region = region
         self._pseudonym = pseudonym
 
-    def outgoing(self, asked: Asked, status: int, fields: Fields, how: str) -> Headers:
+    def outgoing(
+        self, exchange: Exchange, asked: Asked, status: int, fields: Fields, how: str
+    ) -> Headers:
         """The fields of an answer, without Content-Length."""
         options = asked.origin.options
         dropped = _OURS if options.cookies else _OURS | _COOKIES
-        headers = without(fields, dropped)
+        # Which pages may read is said once: by the edge, if it says anything.
+        said = {name for name, _ in exchange.cors if name != b"vary"}
+        headers = without(fields, dropped | (_CORS if said else frozenset()))
         if options.rewrite_locations and status in _REDIRECTS:
             headers = [self._relocated(asked, field) for field in headers]
         steps = [value_of(fields, b"via"), f"1.1 {self._pseudonym}"]
@@ -88,13 +99,13 @@ class Answers:
             exchange.log_fields["cache"] = "hit"
         is_get = exchange.method in {"GET", "HEAD"}
         if is_get and stored.status == 200 and not_modified(exchange.fields, stored.fields):
-            headers = self.outgoing(asked, 304, without(fields, _OF_THE_CONTENT), how)
+            headers = self.outgoing(exchange, asked, 304, without(fields, _OF_THE_CONTENT), how)
             await exchange.start(304, headers, dated=True)
             await exchange.send(b"")
             return
         part = _part(exchange, stored)
         status = 206 if part else stored.status
-        headers = self.outgoing(asked, status, fields, how)
+        headers = self.outgoing(exchange, asked, status, fields, how)
         length = part.length if part else stored.length
         if part is not None and stored.length is not None:
             headers.append((b"content-range", part.content_range(stored.length)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.edge.admission import Admission
+from services.edge.http.cors import Cors
 from services.edge.origins.proxy import OriginHandlers
 from services.edge.origins.requests import Origin
 from services.edge.origins.responses import Responses
@@ -24,4 +25,5 @@ def open_origins(
         max_object_bytes=settings.origin_object_bytes,
     )
     origins = {name: Origin(name, options) for name, options in settings.origins.items()}
-    return OriginHandlers(origins, admission, payments, responses, region=settings.region)
+    cors = Cors(settings.cors_origins)
+    return OriginHandlers(origins, admission, payments, responses, cors, region=settings.region)

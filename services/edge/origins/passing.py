@@ -97,7 +97,7 @@ class Passing:
             raise OriginUnavailableError("There is no answer to pass on.")
         exchange.log_fields["cache"] = "miss"
         how = f"{reason}; fwd-status={arrival.status}"
-        headers = self._answers.outgoing(asked, arrival.status, arrival.fields, how)
+        headers = self._answers.outgoing(exchange, asked, arrival.status, arrival.fields, how)
         spare = asked.origin.options.estimate_bytes
         with arrival.answer:
             if exchange.method == "HEAD" or arrival.status in _BODILESS:

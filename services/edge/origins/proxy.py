@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from secrets import token_hex
 
 from services.edge.admission import ADMIN, DOWNLOAD, UPLOAD, Admission, Caller
+from services.edge.http.cors import Cors, is_preflight
 from services.edge.http.exchange import Exchange
 from services.edge.http.problems import MethodNotAllowedError, PathNotFoundError
+from services.edge.http.routes import ALL_METHODS
 from services.edge.origins.answers import Answers, Found
 from services.edge.origins.body import TooLateError
 from services.edge.origins.delivery import Bill
@@ -60,6 +62,7 @@ class OriginHandlers:
         admission: who may.
         payments: who pays.
         responses: what is stored.
+        cors: which web pages may read answers of origins that need a key.
         region: how this edge is called in Cache-Status.
     """
 
@@ -69,6 +72,7 @@ class OriginHandlers:
         admission: Admission,
         payments: Payments,
         responses: Responses,
+        cors: Cors,
         *,
         region: str,
     ) -> None:
@@ -76,6 +80,7 @@ class OriginHandlers:
         self._admission = admission
         self._payments = payments
         self._responses = responses
+        self._cors = cors
         self._fetches = Fetches(responses)
         # Of this process alone: another edge of the region may well stand behind this one.
         self._pseudonym = f"{PRODUCT}-{region}-{token_hex(4)}"
@@ -108,6 +113,12 @@ class OriginHandlers:
         origin = self._origins.get(name)
         if origin is None:
             raise PathNotFoundError
+        if origin.options.sponsor:
+            exchange.cors = []  # which pages may read is the origin's affair
+        elif is_preflight(exchange.method, exchange.headers):
+            # Browsers send no key with the question, and the key is ours to ask for.
+            await exchange.respond(204, self._cors.preflight(ALL_METHODS))
+            return
         if exchange.method == "PURGE":
             await self._purge(exchange, origin, path)
             return

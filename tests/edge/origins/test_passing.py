@@ -11,7 +11,7 @@ from tollmesh.auth.v1 import auth_pb2
 
 from tests.edge.conftest import World, until
 from tests.edge.origins.conftest import Fronted
-from tests.support.http_origin import Request, answer, head
+from tests.support.http_origin import HttpOrigin, Request, answer, head
 
 CACHEABLE = {"cache_control": "max-age=60"}
 
@@ -224,3 +224,31 @@ async def test_administrators_purge_a_target_or_an_origin(fronted: Fronted, worl
     assert fronted.origin.asked("/a?x") == 2
     assert await purge("", administrator.key) == (200, 3)
     assert {request.method for request in fronted.origin.requests} == {"GET"}
+
+
+PREFLIGHT = {"origin": "https://page.example", "access_control_request_method": "PUT"}
+
+
+async def test_which_pages_may_read_is_the_origins_affair(fronted: Fronted) -> None:
+    allowing = {"access_control_allow_origin": "https://page.example"}
+    fronted.origin.on("/a", answer(204, b"", **allowing))
+    for method in ("OPTIONS", "GET"):
+        got = await fronted.get("/a", method, **PREFLIGHT)
+        assert got.headers.getall("access-control-allow-origin") == ["https://page.example"]
+    assert [request.method for request in fronted.origin.requests] == ["OPTIONS", "GET"]
+
+
+async def test_where_a_key_is_needed_the_edge_says_which_pages_may_read(
+    world: World, origin: HttpOrigin
+) -> None:
+    reader = await world.tenant()
+    allowing = {"access_control_allow_origin": "*", "access_control_expose_headers": "X"}
+    origin.on("/a", answer(200, b"body", **allowing))
+    pages = ["https://page.example"]
+    async with world.edge(origins={"site": {"url": origin.url}}, cors_origins=pages) as edge:
+        asked = await edge.get("/origins/site/a", None, "OPTIONS", **PREFLIGHT)
+        assert (asked.status, origin.requests) == (204, [])
+        assert asked.headers["access-control-allow-origin"] == "https://page.example"
+        got = await edge.get("/origins/site/a", reader, origin="https://page.example")
+        assert got.headers.getall("access-control-allow-origin") == pages
+        assert "X" not in got.headers.getall("access-control-expose-headers")
