@@ -40,7 +40,7 @@ class Captures:
             self._log.start()
 
     async def stop(self) -> None:
-        """Ends it. What is in the log by then is read when it is followed again."""
+        """Takes what is in the log, and ends. What comes later, the next process reads."""
         if self._log is not None:
             await self._log.stop()
 

@@ -91,8 +91,9 @@ class LogFile:
         self._following = asyncio.create_task(self.follow())
 
     async def stop(self) -> None:
-        """Ends it. What is in the log by then is read when the log is followed again."""
+        """Takes what is in the log, and ends. What comes later, the next process reads."""
         if self._following is not None:
+            await self.catch_up()
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
 

@@ -14,7 +14,7 @@ from tollmesh.credits.v1 import credits_pb2
 
 from services.cli.mesh.processes import free_port
 from tests.edge.conftest import Tenant, World, object_path, some_bytes, until
-from tests.edge.nginx.conftest import PREFIX, SECRET, Origin
+from tests.edge.nginx.conftest import PREFIX, SECRET, Front, Origin
 from tests.support.nginx import Nginx, running_nginx
 from tests.support.raw_reader import RawReader, open_reader
 from tests.support.service_process import running
@@ -76,6 +76,16 @@ async def test_what_was_logged_while_it_was_away_is_paid_once(
     assert sum(await tenant.paid_bytes()) == sum(due)
     if unreported == "release":
         assert Counter(await tenant.paid_bytes()) == Counter(due)
+
+
+async def test_what_is_logged_when_it_stops_is_paid_before(
+    front: Front, origin: Origin, tenant: Tenant
+) -> None:
+    path = origin.put("a", some_bytes(1000))
+    assert await front.many(path, tenant, 50, 10) == {200}
+    await front.edge.stop()
+    assert (await tenant.balance()).held == 0
+    assert await tenant.paid_bytes() == [1000] * 50
 
 
 async def _reader(nginx: Nginx, path: str, tenant: Tenant) -> RawReader:
