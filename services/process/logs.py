@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
 import orjson
@@ -81,13 +81,12 @@ class BatchedLines:
         # One buffer: many small objects that wait would each have a page of memory of their own.
         self._lines = bytearray()
 
-    def add(self, fields: EventDict) -> None:
-        """Takes a line; ``fields`` is the caller's no longer, and may have a ``timestamp``."""
+    def add(self, fields: EventDict, ago_s: float = 0.0) -> None:
+        """Takes a line of something that was so long ago; ``fields`` is the caller's no longer."""
         if not self._wanted:
             return
         fields["event"] = self._event
-        if "timestamp" not in fields:
-            fields["timestamp"] = datetime.now(UTC)
+        fields["timestamp"] = datetime.now(UTC) - timedelta(seconds=ago_s)
         line: Any = fields  # each step takes what the one before it made
         for processor in _chain:
             line = processor(None, "info", line)

@@ -35,6 +35,13 @@ def trace_parent_of(received: str | None) -> str:
     return f"00-{_new_id()}-{span}-01"
 
 
+def trace_id_for(received: str | None) -> str:
+    """The id of the caller's trace, or of a new one: for what makes no calls itself."""
+    if received is not None and _is_trace_parent(received):
+        return trace_id_of(received)
+    return _new_id()
+
+
 def trace_id_of(trace_parent: str) -> str:
     """The trace's id, as logs have it."""
     return trace_parent[3:35]

@@ -70,7 +70,8 @@ class Connection:
     @property
     def sent(self) -> int:
         """All bytes sent on this connection so far, heads of answers included."""
-        if not self.lost:
+        # Once it ends, only ``end`` knows: a write that fails empties the buffer, too.
+        if not (self.lost or self._transport.is_closing()):
             left = self._written - self._transport.get_write_buffer_size()
             if self._has_tls:
                 # What is encrypted already waits in a buffer of its own, which nobody tells of.
@@ -103,8 +104,11 @@ class Connection:
         for part in parts:
             self._written += len(part)
         transport.writelines(parts)
-        # A write that fails empties the buffer, too; the end of the connection follows.
         return not (transport.get_write_buffer_size() or transport.is_closing())
+
+    def is_closing(self) -> bool:
+        """As the transport's."""
+        return self._transport.is_closing()
 
     @property
     def is_idle(self) -> bool:
@@ -114,14 +118,14 @@ class Connection:
 
     def tell_all(self) -> None:
         """From now on the protocol is told when the last byte of what is written has left."""
-        if not self._tells_all:
+        if not self._tells_all and not self._transport.is_closing():
             self._tells_all = True
             # Nothing may wait in the buffer; so the transport also hands over at once what it gets.
             self._transport.set_write_buffer_limits(high=0)
 
     def tell_most(self) -> None:
         """From now on it is told as soon as there is room again: better while writing goes on."""
-        if self._tells_all and not self.lost:
+        if self._tells_all and not self.lost and not self._transport.is_closing():
             self._tells_all = False
             self._transport.set_write_buffer_limits()
 

@@ -132,6 +132,8 @@ class Hits:
         self._region = region
         self._default_network = default_network
         self._targets = MokaCache(_PATHS)
+        self.answered = 0
+        """How many requests were answered at once so far."""
 
     def read(self, fields: Headers) -> Asked | None:
         """What a GET's header fields say; None when it must go the other way.
@@ -183,6 +185,7 @@ class Hits:
         request_id, account_id = request_id_of(asked.request_id), caller.account_id
         now, peer = time.perf_counter(), connection.peer
         request = (now, target.path, request_id, asked.trace_parent, peer, account_id)
+        self.answered += 1
         try:
             head = self._head(target, info, source.detail, payment, request_id)
             body_at = connection.written + len(head)
@@ -291,7 +294,7 @@ class Hits:
                 lasting,
                 _AGE_OF_FINAL if info.finalized else _lines(age(info)),
                 _price(payment.amount, payment.currency),
-                _lines(available(payment.available)),
+                *(b": ".join(available(payment.available)), b"\r\n"),
                 _date(int(time.time())),
                 self._cors,
                 more,

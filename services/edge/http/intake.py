@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
 
 from services.process.logs import BatchedLines
 from services.rpc.errors import OverloadedError, ShuttingDownError
-from services.rpc.trace import trace_id_of, trace_parent_of
+from services.rpc.trace import trace_id_for
 
 HitRequest = tuple[float, str, str, str | None, str, str]
 """When it began (``time.perf_counter``), its path, its id, its traceparent, the client's address,
@@ -30,7 +29,7 @@ class Intake:
         self._under_way = 0
         self._closed = False
         self._lines = BatchedLines("request")
-        self._hits: list[tuple[HitRequest, int, float, float]] = []
+        self._hits: list[tuple[HitRequest, int, float]] = []
 
     def close(self) -> None:
         """From now on every new request is refused (SHUTTING_DOWN)."""
@@ -65,7 +64,7 @@ class Intake:
         hits = self._hits
         if not hits:
             asyncio.get_running_loop().call_later(_BATCH_S, self._record_hits)
-        hits.append((request, sent_bytes, time.perf_counter(), time.time()))
+        hits.append((request, sent_bytes, time.perf_counter()))
         if len(hits) == _BATCH:
             asyncio.get_running_loop().call_soon(self._record_hits)
 
@@ -76,19 +75,20 @@ class Intake:
 
     def _record_hits(self) -> None:
         hits, self._hits = self._hits, []
-        for (started, path, request_id, trace_parent, peer, account_id), sent, ended, at in hits:
+        now = time.perf_counter()
+        for (started, path, request_id, trace_parent, peer, account_id), sent, ended in hits:
             self._lines.add(
                 {
-                    "timestamp": datetime.fromtimestamp(at, UTC),
                     "method": "GET",
                     "path": path,
                     "status": 200,
                     "sent_bytes": sent,
                     "duration_ms": round((ended - started) * 1000, 3),
                     "request_id": request_id,
-                    "trace_id": trace_id_of(trace_parent_of(trace_parent)),
+                    "trace_id": trace_id_for(trace_parent),
                     "peer": peer,
                     "account_id": account_id,
                     "cache": "hit",
-                }
+                },
+                now - ended,
             )

@@ -19,14 +19,15 @@ from http import HTTPStatus
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from services.edge.http.accel import without_name
-from services.edge.http.answer import Answer
+from services.edge.http.answer import Answer, Finished
 from services.edge.http.connection import Connection
 from services.edge.http.exchange import date_of
 from services.edge.http.hits import Asked, Hits
+from services.edge.http.listener import bind
 from services.edge.http.problems import problem
 from services.rpc.errors import InvalidArgumentError, OverloadedError, ServiceError
 
@@ -42,10 +43,6 @@ REFUSED_S = 1.0
 KEEP_ALIVE_S = 75
 _CLEAN_UP_S = 5.0
 _USUAL_BYTES = 2048
-# How much the kernel may hold of a connection that it cannot send yet. Its default, up to 4 MiB,
-# is memory for nothing when readers stall.
-_UNSENT_BYTES = 128 * 1024
-_TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
 class HttpServer:
@@ -71,6 +68,7 @@ class HttpServer:
         max_connections: int = 8192,
     ) -> None:
         self._listen = listen
+        self.hits = hits
         # Its lines are about mistakes of clients; ours say what became of each request.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         config = uvicorn.Config(
@@ -95,7 +93,7 @@ class HttpServer:
 
     async def start(self) -> None:
         """Listens. Raises OSError when the address cannot be had."""
-        listener = _bind(self._listen)
+        listener = bind(self._listen)
         host = self._listen.rpartition(":")[0]
         self.address = f"{host}:{listener.getsockname()[1]}"
         self._serving = asyncio.create_task(self._server.serve([listener]))
@@ -166,6 +164,9 @@ class _Server(uvicorn.Server):
 
 class _Protocol(HttpToolsProtocol):
     """A client's connection: uvicorn's, counted and bounded."""
+
+    cycle: Any
+    """The latest request: uvicorn's RequestResponseCycle, Answer, Finished, or None before any."""
 
     def __init__(
         self,
@@ -270,10 +271,12 @@ class _Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuses what is not HTTP; never in the middle of an answer that is under way."""
         self.pipeline.clear()
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
+        cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             # What follows on this connection means nothing any more; the answer goes out whole.
             cycle.keep_alive = False
+            if self._answer is not None:
+                self._answer.keep_alive = False
             self._is_deaf = True
             return
         self._refuse(InvalidArgumentError(msg))
@@ -299,11 +302,12 @@ class _Protocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_head_timer()
         self._connection.delivers = ""
+        self._asked = None
         if self._hits is not None and self._is_plain_get():
-            self._asked = self._hits.read(self.headers)
-            if self._asked is not None and self._answers_hit(self.url, self._asked):
+            asked = self._hits.read(self.headers)
+            if asked is not None and self._answers_hit(self.url, asked):
+                self._asked = asked
                 return
-            self._asked = None
         if self._answer is None or self._answer.response_complete:
             self._connection.tell_most()
         super().on_headers_complete()
@@ -324,7 +328,7 @@ class _Protocol(HttpToolsProtocol):
 
     def _is_free(self) -> bool:
         """Whether no answer is under way, nor waited for."""
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
+        cycle = self.cycle
         return (
             (cycle is None or cycle.response_complete)
             and not self.pipeline
@@ -338,11 +342,11 @@ class _Protocol(HttpToolsProtocol):
         answer = self._hits.answer(path, asked, self._connection, self._answered)
         if answer is None:
             return False
-        self.cycle = cast("RequestResponseCycle", answer)
-        if isinstance(answer, Answer):
-            self._answer = answer
+        self.cycle = answer
+        if isinstance(answer, Finished):
+            self._pause()
         else:
-            self.on_response_complete()
+            self._answer = answer
         return True
 
     def _answered(self) -> None:
@@ -360,6 +364,10 @@ class _Protocol(HttpToolsProtocol):
             return
         self.server_state.total_requests += 1
         self.flow.resume_reading()
+        self._pause()
+
+    def _pause(self) -> None:
+        """Nothing is under way any more, until the client asks again."""
         self._idle_since = self.loop.time()
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_if_idle)
@@ -381,19 +389,3 @@ class _Protocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-
-
-def _bind(listen: str) -> socket.socket:
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if _TCP_NOTSENT_LOWAT is not None:
-            listener.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-        listener.bind((host, int(port)))
-    except OSError as error:
-        listener.close()
-        raise OSError(f"cannot listen on {listen}: {error.strerror}") from error
-    return listener
