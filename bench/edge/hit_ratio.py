@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bench.edge.caches import Cache, Disk, Lru, Offline, SecondMiss, Sieve
 from bench.edge.report import Row, print_rows
+from bench.edge.stage import Stage
 from bench.edge.trace import OBJECTS, Trace, make_trace
 from services.edge.cache.memory import MokaCache, bytes_weight
 
@@ -52,6 +53,11 @@ def main() -> None:
     print_rows("Hit ratio at a tenth of the bytes; a round is a seed", asyncio.run(measure()))
 
 
+async def rows(_: Stage) -> list[Row]:
+    """The rows, for ``make bench-edge``; a round is a seed."""
+    return await measure()
+
+
 async def measure() -> list[Row]:
     """The rows."""
     traces = [make_trace(seed) for seed in SEEDS]
@@ -61,14 +67,14 @@ async def measure() -> list[Row]:
     }
     for name, contender in CONTENDERS.items():
         found[name] = [await _run(trace, _asking(contender(trace)), ALWAYS) for trace in traces]
-    rows = [row for name, outcomes in found.items() for row in _rows(name, outcomes)]
+    found_rows = [row for name, outcomes in found.items() for row in _rows(name, outcomes)]
     for name, rule in (("goes on", ALWAYS), ("goes on from half", HALF), ("stops", STOP)):
         outcomes = [
             await _run(trace, _asking(Disk(trace.tenth)), rule, leaving=True) for trace in traces
         ]
-        rows.append(_row(f"lone fetch {name}: hits", "% of requests", outcomes, 0))
-        rows.append(_row(f"lone fetch {name}: fetched", "% of bytes read", outcomes, 2))
-    return rows
+        found_rows.append(_row(f"lone fetch {name}: hits", "% of requests", outcomes, 0))
+        found_rows.append(_row(f"lone fetch {name}: fetched", "% of bytes read", outcomes, 2))
+    return found_rows
 
 
 def _rows(name: str, outcomes: list[Outcome]) -> list[Row]:
