@@ -123,7 +123,11 @@ class OpenTickets:
             return False
         if total > opened.reported:
             opened.reported = total
-            self._deliver(opened)
+            if final and total <= opened.covered:
+                self._strike_out(opened)
+                opened.payment.deliver(total)
+            else:
+                self._deliver(opened)
         if final:
             self._close(opened)
         return True
@@ -167,9 +171,10 @@ class OpenTickets:
         self._note(opened, min(opened.reported, opened.covered))
 
     def _note(self, opened: _Open, total: int) -> None:
-        opened.payment.deliver(total)
+        # A kill between the two must not leave a report that is paid and still looks overdue.
         if opened.slot is not None:
             self._register.note(opened.slot, total)
+        opened.payment.deliver(total)
 
     async def _grow(self, opened: _Open) -> None:
         """Sets aside for what was sent beyond the estimate, as long as there is more of it."""
@@ -204,10 +209,13 @@ class OpenTickets:
             self._settle(opened)
 
     def _settle(self, opened: _Open) -> None:
-        # Struck out first: a kill between the two loses nothing, the payment has its own journal.
+        self._strike_out(opened)
+        opened.payment.settle()
+
+    def _strike_out(self, opened: _Open) -> None:
         if opened.slot is not None:
             self._register.strike_out(opened.slot)
-        opened.payment.settle()
+            opened.slot = None
 
     def _sweep(self) -> None:
         """Settles the tickets that have come to their end without a report."""
