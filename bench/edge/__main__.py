@@ -17,7 +17,7 @@ from bench.edge.report import Row, print_rows
 from bench.edge.stage import Stage
 from bench.servers import LOAD_CORE
 
-MODULES = ("hits", "accel", "envoy", "hit_ratio")
+MODULES = ("hits", "cold", "readers", "accel", "envoy", "hit_ratio")
 """Each has ``async def rows(stage) -> list[Row]``; what it starts is stopped behind it."""
 
 
