@@ -118,7 +118,8 @@ async def test_a_killed_edge_serves_no_wrong_byte_and_bills_each_byte_once(
     kills = int(pytestconfig.getoption("--edge-kills"))
     sizes = [dice.randrange(1, 700_000) for _ in range(24)]
     objects = {world.chain.add(data): data for data in map(dice.randbytes, sizes)}
-    known = world.settings(disk_bytes=5 * MEBIBYTE, pin_bytes=0, memory_bytes=MEBIBYTE)
+    leases = {"lease_credits": 1_000_000, "lease_settle_s": 0.1}
+    known = world.settings(disk_bytes=5 * MEBIBYTE, pin_bytes=0, memory_bytes=MEBIBYTE, **leases)
     settings = {name: str(value) for name, value in known.model_dump(exclude_unset=True).items()}
     bills = [_Bill(await world.tenant()) for _ in range(READERS // 2)]
     load = _Load(world, objects, bills, dice)
@@ -129,7 +130,7 @@ async def test_a_killed_edge_serves_no_wrong_byte_and_bills_each_byte_once(
             async with running("edge", settings, tmp_path) as process:
                 load.process = process
                 load.up.set()
-                await load.until(dice.randrange(1, 40))
+                await load.until(dice.randrange(1, 100))
                 await asyncio.sleep(dice.random() * 0.05)
                 load.up.clear()
                 assert await process.stop(signal.SIGKILL) == -signal.SIGKILL
@@ -145,7 +146,7 @@ async def test_a_killed_edge_serves_no_wrong_byte_and_bills_each_byte_once(
 
 async def _account_for(load: _Load, kills: int) -> None:
     """The books are in order, nothing is held, and captured is what was received."""
-    received = captured = 0
+    received = captured = leased = 0
     for bill in load.bills:
         audit = await audit_account(load.world.credits, bill.tenant.account_id, until_settled=True)
         paid = audit.usage_quantity("download")
@@ -153,9 +154,11 @@ async def _account_for(load: _Load, kills: int) -> None:
         balance = audit.balance
         assert balance.granted == balance.available + balance.spent
         received, captured = received + bill.received, captured + paid
+        leased += sum(entry.count for entry in audit.captures)
     whole, broken = sum(bill.whole for bill in load.bills), sum(bill.broken for bill in load.bills)
     print(  # noqa: T201 (figures)
         f"{kills} kills, {whole:,} whole and {broken:,} broken downloads, {received:,} bytes "
-        f"received, {captured:,} captured"
+        f"received, {captured:,} captured, {leased:,} out of leases"
     )
+    assert leased, "no delivery was ever paid out of a lease"
     assert broken, "no download was ever cut off: the kills came at the wrong time"
