@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import lru_cache
 
 from tollmesh.envoy.v3 import authorization_pb2 as pb
 from tollmesh.envoy.v3 import authorization_pb2_grpc as pb_grpc
@@ -34,6 +35,7 @@ ESTIMATE_EXTENSION, METER_EXTENSION = "estimate_bytes", "meter"
 """What a route's configuration may say of its requests (context_extensions)."""
 
 _MOST_ANSWERS = 10_000
+_LONGEST_TICKET = 1024
 _DIGITS = 19
 """A number with fewer fits into 64 bits."""
 _NAME = b"\x0a\x06" + TICKET_FIELD.encode()
@@ -63,14 +65,16 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
     ) -> pb.CheckResponse | Encoded | Later[pb.CheckResponse | Encoded]:
         """Whether Envoy may serve a request; a refusal is an answer, not an error."""
         call = Call.of(context)
-        client, guest = _asked(request.attributes, call.metadata)
+        http = request.attributes.request.http
+        credential, stream = credential_of(http.headers), http.headers.get(HEADER, "")
+        guest = _guest_request(request.attributes, call.metadata)
         try:
-            ticket = self._door.admit_now(client, guest)
+            ticket = self._door.admit_now(Client(credential), guest)
         except ServiceError as error:
             return _denied(error, call)
-        stream = request.attributes.request.http.headers.get(HEADER, "")
         if ticket is not None:
             return self._allowed(ticket, stream, call)
+        client = _client(credential, request.attributes)
         return Later(asyncio.ensure_future(self._waited(client, guest, stream, call)), _itself)
 
     async def _waited(
@@ -96,7 +100,7 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
         if stream:
             self._streams.note(stream, ticket.id)
         # Messages that stand one behind the other are one with the fields of both.
-        return Encoded(answer + _metadata(ticket.id.encode()))
+        return Encoded(answer + ticket_metadata(ticket.id.encode()))
 
     def _answer(self, account_id: str) -> bytes:
         """What is the same in all answers about an account."""
@@ -107,25 +111,24 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
         return pb.CheckResponse(ok_response=ok).SerializeToString()
 
 
-def _asked(
-    attributes: pb.AttributeContext, metadata: Mapping[str, str]
-) -> tuple[Client, GuestRequest]:
+def _client(credential: str, attributes: pb.AttributeContext) -> Client:
+    """Who asks, with what only the auth service wants to know."""
+    address = attributes.source.address.socket_address.address
+    return Client(credential, address, attributes.request.http.headers.get("user-agent", ""))
+
+
+def _guest_request(attributes: pb.AttributeContext, metadata: Mapping[str, str]) -> GuestRequest:
     http = attributes.request.http
-    headers, method = http.headers, http.method
-    client = Client(
-        credential_of(headers),
-        attributes.source.address.socket_address.address,
-        headers.get("user-agent", ""),
-    )
+    method = http.method
     # A GET has no body to measure; what is said of its answer is the route's.
-    stated, meter = "" if method == "GET" else headers.get("content-length", ""), ""
+    stated, meter = "" if method == "GET" else http.headers.get("content-length", ""), ""
     extensions = attributes.context_extensions
     if extensions:
         stated = extensions.get(ESTIMATE_EXTENSION, stated)
         meter = extensions.get(METER_EXTENSION, "")
     estimate = int(stated) if stated.isdecimal() and len(stated) < _DIGITS else None
     node = metadata.get(NODE_KEY, "")
-    return client, GuestRequest(method, http.host, http.path, node, http.id, estimate, meter)
+    return GuestRequest(method, http.host, http.path, node, http.id, estimate, meter)
 
 
 def _denied(error: ServiceError, call: Call) -> pb.CheckResponse:
@@ -145,22 +148,25 @@ def _denied(error: ServiceError, call: Call) -> pb.CheckResponse:
     )
 
 
-def _metadata(ticket: bytes) -> bytes:
-    """A CheckResponse with the ticket as dynamic metadata, by hand: an eighth of what it costs.
+def ticket_metadata(ticket: bytes) -> bytes:
+    """A CheckResponse with the ticket as dynamic metadata, by hand: an eighth of what it costs."""
+    return _before(len(ticket)) + ticket
+
+
+@lru_cache(_LONGEST_TICKET)
+def _before(size: int) -> bytes:
+    """What stands before a ticket of this size.
 
     Field 4 is a Struct, its field 1 an entry: name (1) and value (2), whose field 3 is a text.
     """
-    value = b"\x1a" + _sized(ticket)
-    entry = _NAME + b"\x12" + _sized(value)
-    return b"\x22" + _sized(b"\x0a" + _sized(entry))
+    text = b"\x1a" + _varint(size)
+    value = b"\x12" + _varint(len(text) + size) + text
+    entry = b"\x0a" + _varint(len(_NAME) + len(value) + size) + _NAME + value
+    return b"\x22" + _varint(len(entry) + size) + entry
 
 
-def _sized(data: bytes) -> bytes:
-    """Behind its length, a varint of at most two bytes."""
-    size = len(data)
-    if size < 128:
-        return bytes((size,)) + data
-    return bytes((size & 127 | 128, size >> 7)) + data
+def _varint(number: int) -> bytes:
+    return bytes((number,)) if number < 128 else bytes((number & 127 | 128, number >> 7))
 
 
 def _itself(response: pb.CheckResponse | Encoded) -> pb.CheckResponse | Encoded:
