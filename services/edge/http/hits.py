@@ -18,7 +18,6 @@ from functools import lru_cache
 
 from services.chain.errors import CidInvalidError, NetworkNotFoundError
 from services.edge.admission import DOWNLOAD, Admission, Caller, credential_of, digest_of
-from services.edge.cache.memory import MokaCache
 from services.edge.delivery import SLICE_BYTES, Sources
 from services.edge.downloads import usage_of
 from services.edge.holds import Usage
@@ -30,7 +29,7 @@ from services.edge.http.exchange import date_of
 from services.edge.http.hosts import is_host
 from services.edge.http.intake import HitRequest, Intake
 from services.edge.http.problems import Headers
-from services.edge.http.representation import Field, age, available, price, whole_hit
+from services.edge.http.representation import AVAILABLE, Field, age, price, whole_hit
 from services.edge.lookup import ObjectLookup
 from services.edge.objects import ObjectInfo, ObjectKey
 from services.edge.payments import Payment, Payments
@@ -52,6 +51,7 @@ _OF_FRONT = {b"tollmesh-accel", b"tollmesh-front", b"tollmesh-request"}
 _PATHS = 10_000
 _ACCOUNTS = 16
 _AGE_OF_FINAL = b"age: 0\r\n"
+_AVAILABLE = AVAILABLE + b": %d\r\n"
 _STATUS_LINE = b"HTTP/1.1 200 OK\r\n"
 _DISPOSITIONS = {"file": "inline", "downloads": "attachment"}
 _is_simple = re.compile(rb"/[A-Za-z0-9/-]+").fullmatch
@@ -131,7 +131,7 @@ class Hits:
         self._plain = _PLAIN if cors.fixed is None else _PLAIN | {b"origin"}
         self._region = region
         self._default_network = default_network
-        self._targets = MokaCache(_PATHS)
+        self._targets: dict[bytes, _Target] = {}
         self.answered = 0
         """How many requests were answered at once so far."""
 
@@ -168,7 +168,7 @@ class Hits:
             connection: the client's: idle, and without TLS.
             done: called at the end of an answer that is not finished yet.
         """
-        target: _Target | None = self._targets.peek(path) or self._read_path(path)
+        target = self._targets.get(path) or self._read_path(path)
         caller = self._admission.recalled(asked.digest, DOWNLOAD[0])
         info = self._lookup.recall(target.key) if target is not None else None
         if target is None or caller is None or info is None or not self._has_room(caller):
@@ -265,7 +265,9 @@ class Hits:
             target = _Target(ObjectKey.parse(network, cid), text, disposition)
         except (NetworkNotFoundError, CidInvalidError):
             return None
-        self._targets.put(path, target)
+        if len(self._targets) >= _PATHS:
+            self._targets.clear()
+        self._targets[path] = target
         return target
 
     def _head(
@@ -294,7 +296,7 @@ class Hits:
                 lasting,
                 _AGE_OF_FINAL if info.finalized else _lines(age(info)),
                 _price(payment.amount, payment.currency),
-                *(b": ".join(available(payment.available)), b"\r\n"),
+                _AVAILABLE % payment.available,
                 _date(int(time.time())),
                 self._cors,
                 more,

@@ -38,6 +38,8 @@ _FORWARDED = {
     "no-room": "fwd=uri-miss; detail=no-room",
 }
 _DESCRIPTION = {b"content-type", b"content-disposition", b"repr-digest"}
+AVAILABLE = b"tollmesh-available"
+"""What the account can spend besides, in an answer that costs."""
 _SANDBOX = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; sandbox")
 
 
@@ -123,7 +125,8 @@ def cost(payment: Payment | None) -> Headers:
     """What the answer costs when all of it is sent, and what is left besides."""
     if payment is None:
         return [(b"tollmesh-cost", b"0")]
-    return [*price(payment.amount, payment.currency), available(payment.available)]
+    left = (AVAILABLE, b"%d" % payment.available)
+    return [*price(payment.amount, payment.currency), left]
 
 
 def price(amount: int, currency: str) -> Headers:
@@ -132,11 +135,6 @@ def price(amount: int, currency: str) -> Headers:
         (b"tollmesh-cost", b"%d" % amount),
         (b"tollmesh-currency", currency.encode("ascii", "replace")),
     ]
-
-
-def available(amount: int) -> Field:
-    """What the account can spend besides."""
-    return b"tollmesh-available", b"%d" % amount
 
 
 @lru_cache(4096)
