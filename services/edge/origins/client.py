@@ -142,7 +142,8 @@ class OriginClient:
             chunked = body is not None and all(name != b"content-length" for name, _ in fields)
             await connection.write(_request(method, target, fields, chunked=chunked))
             if body is not None:
-                upload = start(_send_body(connection, body, chunked=chunked))
+                sending = _send_body(connection, body, self.idle_s, chunked=chunked)
+                upload = start(sending)
             head = await self._head(connection, upload)
         except BaseException:
             if upload is not None:
@@ -230,10 +231,17 @@ def _request(method: str, target: bytes, fields: Fields, *, chunked: bool) -> by
 
 
 async def _send_body(
-    connection: OriginConnection, body: AsyncIterator[bytes], *, chunked: bool
+    connection: OriginConnection, body: AsyncIterator[bytes], idle_s: float, *, chunked: bool
 ) -> None:
+    async def write(data: bytes) -> None:
+        try:
+            async with asyncio.timeout(idle_s):
+                await connection.write(data)
+        except TimeoutError:
+            raise OriginTimeoutError("The origin stopped taking the request.") from None
+
     with suppress(OriginUnavailableError):  # the answer, or its lack, tells
         async for piece in body:
-            await connection.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+            await write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
         if chunked:
-            await connection.write(b"0\r\n\r\n")
+            await write(b"0\r\n\r\n")

@@ -31,12 +31,20 @@ class Bill:
         account_id: who pays.
         resource: for the ledger's entries.
         meter: what it counts.
+        is_sponsored: whether somebody else pays than who asks, to whom no balance is told.
     """
 
     def __init__(
-        self, payments: Payments, account_id: str, resource: str, meter: str = "download"
+        self,
+        payments: Payments,
+        account_id: str,
+        resource: str,
+        meter: str = "download",
+        *,
+        is_sponsored: bool = False,
     ) -> None:
         self._meter = meter
+        self._is_sponsored = is_sponsored
         self._payments = payments
         self._account_id = account_id
         self._resource = resource
@@ -45,7 +53,13 @@ class Bill:
 
     def beside(self, meter: str) -> Bill:
         """A bill of the same account for something else."""
-        return Bill(self._payments, self._account_id, self._resource, meter)
+        return Bill(
+            self._payments,
+            self._account_id,
+            self._resource,
+            meter,
+            is_sponsored=self._is_sponsored,
+        )
 
     async def cover(self, total: int, *, hit: bool, spare: int = 0) -> None:
         """Sees to it that ``total`` bytes are covered; takes ``spare`` more when it must ask.
@@ -55,11 +69,16 @@ class Bill:
         if total <= self._covered:
             return
         try:
-            await self._set_aside(total + spare, hit=hit)
+            try:
+                await self._set_aside(total + spare, hit=hit)
+            except InsufficientCreditError:
+                if not spare:
+                    raise
+                await self._set_aside(total, hit=hit)  # the end may be near
         except InsufficientCreditError:
-            if not spare:
+            if not self._is_sponsored:
                 raise
-            await self._set_aside(total, hit=hit)  # the end may be near
+            raise InsufficientCreditError("Who pays for this site has no credit left.") from None
 
     async def _set_aside(self, wanted: int, *, hit: bool) -> None:
         if self.payment is None:
@@ -73,6 +92,8 @@ class Bill:
     def headers(self) -> Headers:
         """What the answer costs at most as far as is known, and what is left besides."""
         payment = self.payment
+        if self._is_sponsored:
+            return []
         if payment is None:
             return [(b"tollmesh-cost", b"0")]
         return [

@@ -118,7 +118,8 @@ class Fetches:
     def __init__(self, responses: Responses) -> None:
         self._responses = responses
         self._running: dict[Key, list[Fetch]] = {}
-        self._alone: dict[Key, float] = {}
+        self._alone: dict[int, float] = {}
+        """Until when, by the hash of the target: who shares one by chance waits for nobody."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -129,12 +130,12 @@ class Fetches:
 
     def may_share(self, key: Key) -> bool:
         """Whether waiting for others makes sense at a target: not where it just did not."""
-        until = self._alone.get(key)
+        until = self._alone.get(hash(key))
         if until is None:
             return True
         if until > time.monotonic():
             return False
-        del self._alone[key]
+        del self._alone[hash(key)]
         return True
 
     def under_way(self, asked: Asked, tried: list[Fetch]) -> Fetch | None:
@@ -242,7 +243,7 @@ class Fetches:
         if arrival.stored is None:
             self._go_alone(fetch.asked.key)
         else:
-            self._alone.pop(fetch.asked.key, None)
+            self._alone.pop(hash(fetch.asked.key), None)
         if answer is None or arrival.stored is None:
             self._forget(fetch)
             fetch.arrived.set_result(arrival)
@@ -360,7 +361,7 @@ class Fetches:
     def _go_alone(self, key: Key) -> None:
         if len(self._alone) >= _MOST_ALONE:
             self._alone.clear()
-        self._alone[key] = time.monotonic() + _ALONE_S
+        self._alone[hash(key)] = time.monotonic() + _ALONE_S
 
 
 def _let_go(arrived: asyncio.Future[Arrival]) -> None:

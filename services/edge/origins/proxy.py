@@ -128,7 +128,13 @@ class OriginHandlers:
         exchange.log_fields["account_id"] = caller.account_id
         asked = asked_of(exchange, origin, path, self._pseudonym)
         with self._admission.slot(caller):
-            bill = Bill(self._payments, caller.account_id, f"origins/{name}{path}")
+            is_sponsored = not own_credential(exchange.client)
+            bill = Bill(
+                self._payments,
+                caller.account_id,
+                f"origins/{name}{path}",
+                is_sponsored=is_sponsored,
+            )
             try:
                 if not self._is_for_the_store(exchange, asked):
                     async with while_connected(exchange.connection):

@@ -60,6 +60,8 @@ class Responses:
         self._variants: dict[Key, list[Stored]] = {}
         self._order: OrderedDict[Stored, Key] = OrderedDict()
         """What was not used for longest comes first."""
+        self._filed: OrderedDict[Stored, None] = OrderedDict()
+        """Those in files, in the same order."""
         self._heads: dict[Stored, int] = {}
 
     def close(self) -> None:
@@ -80,6 +82,8 @@ class Responses:
             return None
         stored = max(found, key=lambda each: each.made_at)
         self._order.move_to_end(stored)
+        if stored in self._filed:
+            self._filed.move_to_end(stored)
         return stored
 
     def add(self, key: Key, stored: Stored, request: Fields) -> None:
@@ -90,19 +94,22 @@ class Responses:
         variants = self.variants(key)
         if len(variants) >= _MOST_VARIANTS:
             self.remove(variants[0])
-        head = stored.head_bytes
+        head = stored.head_bytes + 2 * len(key[1])
         if not stored.body.kept or not self.claim(head, 0):
             stored.body.drop()
             return
         self._heads[stored] = head
         self._variants.setdefault(key, []).append(stored)
         self._order[stored] = key
+        if stored.body.on_disk:
+            self._filed[stored] = None
 
     def remove(self, stored: Stored) -> None:
         """Forgets a response, if it is there."""
         key = self._order.pop(stored, None)
         if key is None:
             return
+        self._filed.pop(stored, None)
         variants = self._variants[key]
         variants.remove(stored)
         if not variants:
@@ -143,8 +150,8 @@ class Responses:
 
     def _evict(self, *, on_disk: bool) -> bool:
         """Forgets one response; False when there is none to forget."""
-        for stored in self._order:
-            if not stored.body.in_use and (not on_disk or stored.body.on_disk):
+        for stored in self._filed if on_disk else self._order:
+            if not stored.body.in_use:
                 self.remove(stored)
                 return True
         return False

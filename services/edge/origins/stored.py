@@ -93,7 +93,9 @@ class Stored:
     @property
     def head_bytes(self) -> int:
         """What it takes in memory besides its body, about."""
-        return _HEAD_BYTES + sum(len(name) + len(value) + 128 for name, value in self.fields)
+        lengths = [len(name) + len(value) for name, value in self.fields]
+        lengths += [len(name) + len(value or "") for name, value in self.selected]
+        return _HEAD_BYTES + sum(length + 128 for length in lengths)
 
     def shown(self, now: float) -> Fields:
         """The fields with which it is sent without having been validated, Age included."""

@@ -181,3 +181,47 @@ async def test_a_body_that_is_not_read_is_not_taken_in_either(origin: HttpOrigin
         await asyncio.wait_for(stuck.wait(), 15)
         assert sent < 64 * 1024 * 1024
         answered.close()
+
+
+@asynccontextmanager
+async def hasty_origin(answered: bytes) -> AsyncIterator[str]:
+    """An origin that answers at once and never reads; its URL."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(answered)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+    for writer in writers:
+        writer.transport.abort()
+    await server.wait_closed()
+
+
+async def test_an_origin_that_takes_no_more_of_a_request_is_given_up() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(64 * 1024)
+
+    async with hasty_origin(b"") as url:
+        tls = ssl.create_default_context()
+        client = OriginClient(url, tls=tls, **(LIMITS | {"idle_s": 0.2}))
+        with pytest.raises(OriginTimeoutError):
+            await client.send("POST", b"/a", [(b"host", b"x")], endless())
+        client.close()
+
+
+async def test_an_answer_may_come_before_the_request_is_through() -> None:
+    gate = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"beginning"
+        await gate.wait()
+
+    async with hasty_origin(head(413, {"content-length": "0"})) as url:
+        client = OriginClient(url, tls=ssl.create_default_context(), **LIMITS)
+        with await client.send("POST", b"/a", [(b"host", b"x")], slow()) as answered:
+            assert answered.head.status == 413
+        client.close()

@@ -33,6 +33,16 @@ async def chunked(_: Request, writer: asyncio.StreamWriter) -> None:
     writer.write(b"0\r\n\r\n")
 
 
+async def test_who_pays_is_told_the_cost_and_nobody_else(fronted: Fronted, world: World) -> None:
+    reader = await world.tenant()
+    fronted.origin.on("/a", answer(200, b"12345", **CACHEABLE))
+    for _ in range(2):
+        assert "tollmesh-available" not in (await fronted.get("/a")).headers
+        told = (await fronted.get("/a", x_api_key=reader.key)).headers
+        assert int(told["tollmesh-cost"]) >= 1
+        assert int(told["tollmesh-available"]) > 0
+
+
 async def test_misses_and_hits_are_paid_at_their_prices(fronted: Fronted) -> None:
     fronted.origin.on("/a", answer(200, b"12345", **CACHEABLE))
     for _ in range(3):
@@ -114,7 +124,7 @@ async def test_without_credit_nothing_is_fetched(world: World, origin: HttpOrigi
         for method in ("GET", "POST"):
             refused = await edge.get("/origins/site/a", None, method)
             assert refused.status == 402
-            assert "needed" in refused.json()["metadata"]
+            assert refused.json()["metadata"] == {}  # whoever asks, it is not their balance
     assert origin.requests == []
 
 
