@@ -20,6 +20,7 @@ from services.edge.http.exchange import Exchange
 from services.edge.http.problems import Headers
 from services.edge.payments import Payment, Payments
 
+_IN_KERNELS_BYTES = 16 * 1024 * 1024
 Pieces = AsyncGenerator[bytes | memoryview]
 
 
@@ -115,29 +116,32 @@ class Bill:
 
 
 class _Sent:
-    """How much of the body has left, whatever frames it."""
+    """How much of the body has left, whatever frames it.
+
+    What the kernel had accepted may turn out not to have arrived, when the connection breaks: so
+    the count may go back, by as much as kernels hold.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._waiting: deque[tuple[int, int]] = deque()
-        """Where pieces begin on the connection, and their lengths."""
-        self._before = 0
+        self._pieces: deque[tuple[int, int, int]] = deque()
+        """Where each begins on the connection, its length, and how much of the body is before."""
+        self._length = 0
 
     def add(self, start: int, length: int) -> None:
-        self._waiting.append((start, length))
+        self._pieces.append((start, length, self._length))
+        self._length += length
+        settled = self._connection.sent - _IN_KERNELS_BYTES
+        while len(self._pieces) > 1 and self._pieces[1][0] <= settled:
+            self._pieces.popleft()
 
     @property
     def total(self) -> int:
-        gone, partly = self._connection.sent, 0
-        while self._waiting:
-            start, length = self._waiting[0]
-            partly = min(max(0, gone - start), length)
-            if partly < length:
-                break
-            self._before += length
-            partly = 0
-            self._waiting.popleft()
-        return self._before + partly
+        gone = self._connection.sent
+        for start, length, before in reversed(self._pieces):
+            if gone > start:
+                return before + min(gone - start, length)
+        return self._pieces[0][2] if self._pieces else 0
 
 
 async def deliver(
