@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,6 +29,7 @@ from tests.support.service_process import ServiceProcess, running
 if TYPE_CHECKING:
     from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
 
+STOPPED_S = 20.0
 _SCOPES = (auth_pb2.SCOPE_DOWNLOAD, auth_pb2.SCOPE_UPLOAD, auth_pb2.SCOPE_READ)
 
 
@@ -47,9 +50,12 @@ class ProcessMesh:
             running(name, self.settings[name], self.directory, module=module)
         )
 
-    def halt(self, name: str) -> None:
-        """Stops a process as it is: it keeps its connections and answers nothing."""
-        self.processes[name].process.send_signal(signal.SIGSTOP)
+    async def halt(self, name: str) -> None:
+        """Stops a process as it is, with all its threads: it keeps its connections, no more."""
+        process = self.processes[name].process
+        process.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(STOPPED_S):
+            await asyncio.to_thread(_wait_until_stopped, process.pid)
 
     def resume(self, name: str) -> None:
         """Lets a halted process go on."""
@@ -92,6 +98,17 @@ class ProcessMesh:
         target = self.settings["credits"]["listen"]
         async with connect(target, errors=credits_errors.ERRORS) as channel:
             yield CreditServiceStub(channel)
+
+
+def _wait_until_stopped(pid: int) -> None:
+    """Blocks until all threads of a process are stopped, which a busy machine puts off."""
+    while not all(map(_is_stopped, Path(f"/proc/{pid}/task").iterdir())):
+        time.sleep(0.005)
+
+
+def _is_stopped(task: Path) -> bool:
+    """Whether a thread is stopped by a signal (proc(5): the state behind its name)."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @asynccontextmanager
