@@ -86,7 +86,7 @@ test: $(NODE_ALL) $(DEBIAN_ALL) $(API) ## every check: layout, lint, types, prot
 .PHONY: test-http
 test-http: $(NODE_ALL) $(DEBIAN_ALL) ## the public suite for HTTP caches, REDbot, a model of RFC 9110, nginx; HTTP_SUITE=directory for another copy
 	@$(BIN)/python -m pytest tests/edge/origins/test_cache_suite.py tests/edge/origins/test_redbot.py \
-		tests/edge/test_redbot_objects.py tests/edge/test_delivery_model.py -q -s -o log_cli=false \
+		tests/edge/test_redbot_objects.py tests/edge/test_delivery_model.py -q \
 		$(if $(HTTP_SUITE),--http-suite $(HTTP_SUITE)) $(if $(HTTP_TEST),--http-test $(HTTP_TEST))
 
 .PHONY: lint
