@@ -27,6 +27,7 @@ _STDERR = 2
 _BATCH_S = 0.1
 _BATCH_BYTES = 64 * 1024
 _JSON = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+_tell_of_error: Processor = structlog.processors.format_exc_info
 _chain: list[Processor] = []
 """What makes a line of an event, last of all bytes; empty until ``configure``."""
 _call_names: list[Callable[[], str | None]] = [lambda: None]
@@ -89,7 +90,8 @@ class BatchedLines:
         fields["timestamp"] = datetime.now(UTC) - timedelta(seconds=ago_s)
         line: Any = fields  # each step takes what the one before it made
         for processor in _chain:
-            line = processor(None, "info", line)
+            if processor is not _tell_of_error:  # these lines never do
+                line = processor(None, "info", line)
         before = len(self._lines)
         self._lines += line
         if not before:
@@ -121,7 +123,7 @@ def _processors(service: str, *, console: bool, colors: bool) -> list[Processor]
         plain = structlog.dev.plain_traceback
         renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)
         return [add_origin, _short_time, renderer, _to_text]
-    return [add_origin, structlog.processors.format_exc_info, _to_json]
+    return [add_origin, _tell_of_error, _to_json]
 
 
 def _short_time(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
