@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.support.raw_reader import RawReader
+from tests.support.raw_reader import RawReader, unread_once_quiet
 
 RECEIVE_BUFFER_BYTES = 65_536
 UNSENT_BYTES = (128 + 64) * 1024
@@ -77,6 +77,8 @@ def break_off_tls(place: Place, dice: random.Random, context: ssl.SSLContext) ->
                     received = len(data) - head_bytes - 4 if head_bytes >= 0 else 0
                 else:
                     received += len(piece)
+            # What was read may not be acknowledged yet; going away now, it would never be.
+            unread_once_quiet(wrapped)
     most = received + TLS_IN_FLIGHT_BYTES
     may_be_whole = place.length - most <= UNSENT_BYTES
     return Broken(received, place.length if may_be_whole else most)

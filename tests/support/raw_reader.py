@@ -62,14 +62,7 @@ class RawReader:
 
     def arrived(self) -> int:
         """The body's bytes that reached this machine, read or not, once no more arrive."""
-        deadline, since, before = time.monotonic() + _DEADLINE_S, time.monotonic(), -1
-        while time.monotonic() - since < _SETTLED_S:
-            assert time.monotonic() < deadline, "bytes kept arriving"
-            unread = self._unread()
-            if unread != before:
-                since, before = time.monotonic(), unread
-            time.sleep(0.01)
-        return self.body_bytes + len(self._pending) + before
+        return self.body_bytes + len(self._pending) + unread_once_quiet(self._socket)
 
     def arrived_so_far(self) -> int:
         """As ``arrived``, at this moment."""
@@ -84,6 +77,18 @@ class RawReader:
         if reset:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
+
+
+def unread_once_quiet(connection: socket.socket) -> int:
+    """What waits to be read, once no more arrives: by then all of it is acknowledged. Blocks."""
+    deadline, since, before = time.monotonic() + _DEADLINE_S, time.monotonic(), -1
+    while time.monotonic() - since < _SETTLED_S:
+        assert time.monotonic() < deadline, "bytes kept arriving"
+        unread = struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, b"\0" * 4))[0]
+        if unread != before:
+            since, before = time.monotonic(), unread
+        time.sleep(0.01)
+    return before
 
 
 async def open_reader(host: str, port: int, path: str, headers: Mapping[str, str]) -> RawReader:
