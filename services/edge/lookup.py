@@ -41,6 +41,8 @@ class ObjectLookup:
         self._origin = origin
         self._bans = bans
         self._disk = disk
+        self.sha256 = disk.sha256
+        """Of an object's bytes, when this edge has them all."""
         self._recheck_s = recheck_s
         self._known = MokaCache(_REMEMBERED)
         self._asking: dict[ObjectKey, asyncio.Task[ObjectInfo]] = {}
@@ -81,10 +83,6 @@ class ObjectLookup:
     def check(self, key: ObjectKey) -> None:
         """Raises ObjectBannedError for what was banned since it was found."""
         self._bans.check(key)
-
-    def sha256(self, cid: str) -> bytes | None:
-        """Of an object's bytes, when this edge has them all."""
-        return self._disk.sha256(cid)
 
     async def _ask(self, key: ObjectKey) -> ObjectInfo:
         """One question at a time for each object, however many wait for its answer."""

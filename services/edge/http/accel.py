@@ -236,8 +236,10 @@ def without_name(data: bytes) -> tuple[bytes, str]:
     It is the one header field of nginx's that is new each time.
     """
     at = data.find(_NAME)
+    if at < 0:
+        return data, ""
     start, end = at + len(_NAME), data.find(b"\r", at + len(_NAME))
-    if at < 0 or end < 0:
+    if end < 0:
         return data, ""
     return data[:start] + data[end:], data[start:end].decode("latin-1")
 
