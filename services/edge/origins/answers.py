@@ -103,6 +103,8 @@ class Answers:
             await exchange.start(304, headers, dated=True)
             await exchange.send(b"")
             return
+        if stored.length is None and exchange.http_version == "1.0":
+            stored.length = await stored.body.whole()  # HTTP/1.0 knows no chunks
         part = _part(exchange, stored)
         status = 206 if part else stored.status
         headers = self.outgoing(exchange, asked, status, fields, how)

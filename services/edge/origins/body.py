@@ -134,6 +134,19 @@ class Body:
             reader.position += len(piece)
             self._read.set()
 
+    async def whole(self) -> int:
+        """Waits until all of it is here; its size.
+
+        Raises OriginUnavailableError when it never will be, or is not kept.
+        """
+        while not self.complete:
+            if self._error is not None:
+                raise self._error
+            if not self.kept:
+                raise OriginUnavailableError("The answer is too long for HTTP/1.0.")
+            await self._grown.wait()
+        return self.size
+
     async def append(self, data: bytes) -> None:
         """Adds a piece; waits while what is only passed on is not read."""
         if self.kept:

@@ -26,6 +26,7 @@ from services.edge.origins.validation import still_holds
 from services.edge.origins.vary import matches
 
 _BODILESS = frozenset({204, 304})
+_MOST_GATHERED_BYTES = 1024 * 1024
 
 
 class Passing:
@@ -101,20 +102,23 @@ class Passing:
         spare = asked.origin.options.estimate_bytes
         with arrival.answer:
             if exchange.method == "HEAD" or arrival.status in _BODILESS:
-                length = value_of(arrival.fields, b"content-length")
-                if length is not None and arrival.status not in _BODILESS:
-                    headers.append((b"content-length", length.encode("ascii")))
+                said = value_of(arrival.fields, b"content-length")
+                if said is not None and arrival.status not in _BODILESS:
+                    headers.append((b"content-length", said.encode("ascii")))
                 await exchange.start(arrival.status, headers, dated=True)
                 await exchange.send(b"")
                 return
-            if arrival.length is not None:
-                headers.append((b"content-length", b"%d" % arrival.length))
-            await bill.cover(arrival.length or spare, hit=False)
+            pieces, length = _pieces(arrival.answer), arrival.length
+            if length is None and exchange.http_version == "1.0":
+                pieces, length = await _gathered(pieces)
+            if length is not None:
+                headers.append((b"content-length", b"%d" % length))
+            await bill.cover(length or spare, hit=False)
             await exchange.start(arrival.status, [*headers, *bill.headers()], dated=True)
             await deliver(
                 exchange,
-                _pieces(arrival.answer),
-                length=arrival.length,
+                pieces,
+                length=length,
                 bill=bill,
                 spare=spare,
                 hit=False,
@@ -159,6 +163,23 @@ async def _counted(exchange: Exchange, upload: Bill) -> AsyncIterator[bytes]:
 async def _pieces(answer: Answer) -> Pieces:
     while piece := await answer.read():
         yield piece
+
+
+async def _gathered(pieces: Pieces) -> tuple[Pieces, int]:
+    """A body of unknown length as one piece, for HTTP/1.0, which knows no chunks.
+
+    Raises OriginUnavailableError when that would be too much to hold.
+    """
+    body = b""
+    async for piece in pieces:
+        body += piece
+        if len(body) > _MOST_GATHERED_BYTES:
+            raise OriginUnavailableError("The answer is too long for HTTP/1.0.")
+
+    async def one() -> Pieces:
+        yield body
+
+    return one(), len(body)
 
 
 def interim_to(exchange: Exchange) -> Interim:

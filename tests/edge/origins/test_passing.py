@@ -252,3 +252,19 @@ async def test_where_a_key_is_needed_the_edge_says_which_pages_may_read(
         got = await edge.get("/origins/site/a", reader, origin="https://page.example")
         assert got.headers.getall("access-control-allow-origin") == pages
         assert "X" not in got.headers.getall("access-control-expose-headers")
+
+
+@pytest.mark.parametrize("cache_control", ["max-age=60", "no-store"])
+async def test_who_speaks_http_1_0_gets_no_chunks(fronted: Fronted, cache_control: str) -> None:
+    async def chunked(_: Request, writer: asyncio.StreamWriter) -> None:
+        fields = {"transfer-encoding": "chunked", "cache-control": cache_control}
+        writer.write(head(200, fields) + b"4\r\nbody\r\n0\r\n\r\n")
+
+    fronted.origin.on("/a", chunked)
+    reader, writer = await asyncio.open_connection(fronted.edge.host, fronted.edge.port)
+    writer.write(b"GET /origins/site/a HTTP/1.0\r\nHost: edge\r\n\r\n")
+    answered = await reader.read()
+    writer.close()
+    assert b"\r\ncontent-length: 4\r\n" in answered
+    assert b"transfer-encoding" not in answered
+    assert answered.endswith(b"\r\n\r\nbody")
