@@ -60,6 +60,13 @@ class Downloads:
         self._payments = payments
         self._sources = sources
 
+    def may_read_ahead(self, caller: Caller) -> bool:
+        """Whether an object may be fetched before its price is known: this edge has credit for it.
+
+        Who has none here yet does not make the edge fetch a byte before it is set aside.
+        """
+        return self._payments.covers_some(caller.account_id, METER)
+
     def open(
         self, caller: Caller, key: ObjectKey, info: ObjectInfo, first: int, length: int
     ) -> AbstractAsyncContextManager[Download]:

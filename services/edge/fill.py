@@ -159,7 +159,8 @@ class Fills:
             self._stop(fill)
 
     async def close(self) -> None:
-        """Ends every fetch; what is not whole is thrown away."""
+        """Ends every fetch, those that were only begun too; what is not whole is thrown away."""
+        self._origin.close()
         tasks = [*self._beginning.values(), *self._tasks.values()]
         for task in tasks:
             task.cancel()

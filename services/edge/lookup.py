@@ -47,8 +47,8 @@ class ObjectLookup:
         self._known = MokaCache(_REMEMBERED)
         self._asking: dict[ObjectKey, asyncio.Task[ObjectInfo]] = {}
 
-    async def find(self, key: ObjectKey) -> ObjectInfo:
-        """What is known of an object.
+    async def find(self, key: ObjectKey, *, ahead: bool = False) -> ObjectInfo:
+        """What is known of an object; with ``ahead`` its bytes are wanted next, if it is not here.
 
         Raises OBJECT_NOT_FOUND when it is not on the chain (any more), and the chain service's
         other errors; but one seen a while ago and held here is still served, as not final, while
@@ -59,7 +59,7 @@ class ObjectLookup:
         if found is not None:
             return found
         try:
-            return await self._ask(key)
+            return await self._ask(key, ahead=ahead)
         except WORTH_A_RETRY:
             known: _Known | None = self._known.peek(key)
             if known is None or self._disk.info(key.cid) is None:
@@ -84,18 +84,19 @@ class ObjectLookup:
         """Raises ObjectBannedError for what was banned since it was found."""
         self._bans.check(key)
 
-    async def _ask(self, key: ObjectKey) -> ObjectInfo:
+    async def _ask(self, key: ObjectKey, *, ahead: bool) -> ObjectInfo:
         """One question at a time for each object, however many wait for its answer."""
         asking = self._asking.get(key)
         if asking is None:
-            asking = self._asking[key] = start(self._stat(key))
+            asking = self._asking[key] = start(self._stat(key, ahead=ahead))
             asking.add_done_callback(lambda _: self._asking.pop(key, None))
         return await asyncio.shield(asking)
 
-    async def _stat(self, key: ObjectKey) -> ObjectInfo:
+    async def _stat(self, key: ObjectKey, *, ahead: bool) -> ObjectInfo:
+        ahead = ahead and self._disk.info(key.cid) is None
         asked_at = time.monotonic()
         try:
-            info = replace(await self._origin.stat(key), seen_at=asked_at)
+            info = replace(await self._origin.stat(key, ahead=ahead), seen_at=asked_at)
         except WORTH_A_RETRY:
             raise
         except Exception:

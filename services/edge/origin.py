@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from tollmesh.chain.v1 import chain_pb2 as pb
 
 from services.chain.errors import NetworkUnavailableError, ObjectCorruptError
+from services.edge.ahead import AHEAD_BYTES, Cancellable, Opened, ReadsAhead
 from services.edge.behind import Behind
 from services.edge.objects import ObjectInfo, ObjectKey
 from services.process.logs import get_logger
 from services.rpc.errors import (
     DeadlineExceededError,
     DependencyUnavailableError,
+    NoAnswerError,
     OverloadedError,
     ServiceError,
     ShuttingDownError,
@@ -41,6 +43,7 @@ _ATTEMPTS = 3
 _BACKOFF_S = 0.1
 _NETWORKS = 256
 _PUBLISH_S = 60.0
+_STAT_S = 5.0
 """How long the chain service may take no more of a file, and to store it when it has all."""
 
 
@@ -75,20 +78,21 @@ class Origin:
         self._stub = stub
         self._idle_s = idle_s
         self._networks: dict[str, Behind] = {}
+        self._ahead = ReadsAhead()
 
-    async def stat(self, key: ObjectKey) -> ObjectInfo:
-        """What the chain knows of an object now. Raises OBJECT_NOT_FOUND and others."""
+    async def stat(self, key: ObjectKey, *, ahead: bool = False) -> ObjectInfo:
+        """What the chain knows of an object now. Raises OBJECT_NOT_FOUND and others.
+
+        With ``ahead`` the bytes are asked for in the same call: a ``read`` of all of them that
+        follows soon goes on with it.
+        """
+        behind = self._of(key.network)
+        if ahead and not behind.is_suspect:
+            opened = await behind.ask(lambda: self._opened(key))
+            self._ahead.put(key, opened)
+            return _info(key, opened.found)
         request = pb.StatObjectRequest(network=key.network, cid=key.cid)
-        found = (await self._of(key.network).ask(lambda: self._stub.StatObject(request))).object
-        return ObjectInfo(
-            cid=key.cid,
-            size_bytes=found.size_bytes,
-            name=found.name,
-            media_type=found.media_type,
-            compressed=found.compressed,
-            encrypted=found.encrypted,
-            finalized=found.finality == pb.FINALITY_FINALIZED,
-        )
+        return _info(key, (await behind.ask(lambda: self._stub.StatObject(request))).object)
 
     async def read(self, key: ObjectKey, first: int, length: int) -> AsyncGenerator[bytes]:
         """Exactly ``length`` verified bytes from ``first``, in pieces.
@@ -151,6 +155,35 @@ class Origin:
         answer = await self._of(key.network).ask(lambda: self._stub.GetPublication(request))
         return _publication(key.network, answer.publication)
 
+    def close(self) -> None:
+        """Ends reads that nobody took up."""
+        self._ahead.close()
+
+    def _begun(
+        self, key: ObjectKey, first: int, length: int
+    ) -> tuple[Cancellable, AsyncIterator[pb.ReadObjectResponse]]:
+        request = pb.ReadObjectRequest(
+            network=key.network, cid=key.cid, offset=first, length=length
+        )
+        call = self._stub.ReadObject(request)
+        return call, aiter(call)
+
+    async def _opened(self, key: ObjectKey) -> Opened:
+        """Begins to read an object; returns when it is known which."""
+        call, answers = self._begun(key, 0, AHEAD_BYTES)
+        try:
+            async with asyncio.timeout(_STAT_S):
+                answer = await anext(answers, None)
+        except TimeoutError as error:
+            call.cancel()
+            raise NoAnswerError from error
+        except BaseException:
+            call.cancel()
+            raise
+        if answer is None:
+            raise DependencyUnavailableError("The chain service said nothing of an object.")
+        return Opened(call, answers, answer.object)
+
     def _of(self, network: str) -> Behind:
         """What stands before a network: one that hangs does not keep readers of another."""
         if network not in self._networks and len(self._networks) >= _NETWORKS:
@@ -158,14 +191,29 @@ class Origin:
         return self._networks.setdefault(network, Behind(f"chain/{network}"))
 
     async def _stream(self, key: ObjectKey, first: int, length: int) -> AsyncGenerator[bytes]:
-        behind = self._of(key.network)
-        if behind.is_suspect:
+        opened = self._ahead.take(key, first, length)
+        if opened is not None:
+            call, answers, _ = opened
+            async for data in self._data(key, call, answers, min(length, AHEAD_BYTES)):
+                first, length = first + len(data), length - len(data)
+                yield data
+        if not length:
+            return
+        if self._of(key.network).is_suspect:
             await self.stat(key)
-        request = pb.ReadObjectRequest(
-            network=key.network, cid=key.cid, offset=first, length=length
-        )
-        call = self._stub.ReadObject(request)
-        answers = aiter(call)
+        call, answers = self._begun(key, first, length)
+        async for data in self._data(key, call, answers, length):
+            yield data
+
+    async def _data(
+        self,
+        key: ObjectKey,
+        call: Cancellable,
+        answers: AsyncIterator[pb.ReadObjectResponse],
+        length: int,
+    ) -> AsyncGenerator[bytes]:
+        """What a call brings, which it ends; at most ``length`` bytes."""
+        behind = self._of(key.network)
         try:
             while True:
                 async with asyncio.timeout(self._idle_s):
@@ -183,6 +231,18 @@ class Origin:
             raise _SilentError("The chain service went silent.") from error
         finally:
             call.cancel()
+
+
+def _info(key: ObjectKey, found: pb.ObjectInfo) -> ObjectInfo:
+    return ObjectInfo(
+        cid=key.cid,
+        size_bytes=found.size_bytes,
+        name=found.name,
+        media_type=found.media_type,
+        compressed=found.compressed,
+        encrypted=found.encrypted,
+        finalized=found.finality == pb.FINALITY_FINALIZED,
+    )
 
 
 def is_retryable(error: ServiceError) -> bool:

@@ -77,6 +77,10 @@ class Payments:
         """
         return None if self._leases is None else self._leases.take(usage, guest=guest)
 
+    def covers_some(self, account_id: str, meter: str) -> bool:
+        """Whether this edge has credit of the account: it will most likely not have to ask."""
+        return self._leases is not None and self._leases.spendable(account_id, meter) > 0
+
     async def reserve(self, usage: Usage, *, guest: bool = False) -> Payment:
         """A payment for ``usage``, which is also the most that this edge can deliver.
 

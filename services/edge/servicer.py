@@ -70,7 +70,9 @@ class EdgeServicer(EdgeServiceServicer):
         caller = await self._authorize(context, DOWNLOAD, f"{request.network}/{request.cid}")
         with self.admission.slot(caller):
             key = ObjectKey.parse(request.network, request.cid)
-            info = await self.lookup.find(key)
+            wants_all = not request.offset and not request.HasField("length")
+            ahead = wants_all and self.downloads.may_read_ahead(caller)
+            info = await self.lookup.find(key, ahead=ahead)
             length = _length(request, info)
             async with self.downloads.open(caller, key, info, request.offset, length) as download:
                 yield pb.ReadObjectResponse(

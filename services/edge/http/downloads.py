@@ -27,6 +27,9 @@ from services.edge.http.representation import (
 from services.edge.lookup import ObjectLookup
 from services.edge.objects import ObjectInfo, ObjectKey
 
+# With one of these a request may be for a part of an object, or for nothing of it.
+_PARTIAL = {"range", "if-none-match", "if-match", "if-modified-since", "if-unmodified-since"}
+
 
 class DownloadHandlers:
     """Handlers of the paths that lead to an object's bytes.
@@ -76,7 +79,8 @@ class DownloadHandlers:
         await self._accelerator.make_place(exchange, caller)
         with self._admission.slot(caller) as place:
             key = ObjectKey.parse(network, cid)
-            info = await self._lookup.find(key)
+            ahead = _wants_all(exchange) and self._downloads.may_read_ahead(caller)
+            info = await self._lookup.find(key, ahead=ahead)
             if not_modified(exchange.headers, cid):
                 await exchange.respond(304, validators(info))
                 return
@@ -200,6 +204,11 @@ def _cut_off_later(exchange: Exchange, download: Download) -> CutOff | None:
     """Ends a transfer that its reader draws out, before what pays for it ends."""
     payment = download.payment
     return None if payment is None else CutOff(lambda: payment.ends_at, exchange.connection.abort)
+
+
+def _wants_all(exchange: Exchange) -> bool:
+    """Whether a request is for all of an object, whatever it is."""
+    return exchange.method == "GET" and exchange.headers.keys().isdisjoint(_PARTIAL)
 
 
 def _disposition(exchange: Exchange, default: str) -> str:
