@@ -59,7 +59,9 @@ async def _accelerated(stage: Stage, world: World) -> Together:
     home, secret_file = stage.home / "accelerator", stage.home / "front.secret"
     home.mkdir()
     secret_file.write_text(_SECRET)
+    front_socket = home / "edge.socket"
     settings = {
+        "front_socket": str(front_socket),
         "front_secret_file": str(secret_file),
         "accel_prefix": _PREFIX,
         "capture_log": str(capture_log(home)),
@@ -69,7 +71,7 @@ async def _accelerated(stage: Stage, world: World) -> Together:
     address = stage.address()
     port = int(address.rpartition(":")[2])
     cache_dir = stage.home / "accelerated-edge"
-    lay_out(home, port, edge.address, _SECRET, "127.0.0.1:9", cache_dir)
+    lay_out(home, port, f"unix:{front_socket}", _SECRET, "127.0.0.1:9", cache_dir)
     command = [program("nginx"), "-p", str(home), "-c", str(home / "accelerator.conf")]
     command += ["-e", str(home / "error.log"), "-g", "daemon off;"]
     front = await stage.serve("accelerator", command, address, {})

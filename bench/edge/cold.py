@@ -1,4 +1,7 @@
-"""The first byte of an object that the edge does not have, beside the same of the chain service."""
+"""The first byte of an object that the edge does not have, beside the same of the chain service.
+
+The chain service is some way off, so that a second round trip would show.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +26,22 @@ if TYPE_CHECKING:  # the type has no class at run time
 _SIZE = 256 * 1024
 _OBJECTS = 20
 """A round; each is asked for once."""
+_FIRST = 10
+"""Asked for before, so that the edge has a lease."""
+_AWAY_S = 0.03
 
 
 async def rows(stage: Stage) -> list[Row]:
     """The rows of this subject."""
-    sizes = [_SIZE + number for number in range(stage.rounds * _OBJECTS + 2)]
-    world = await start_world(stage, sizes)
+    sizes = [_SIZE + number for number in range(stage.rounds * _OBJECTS + 1 + _FIRST)]
+    world = await start_world(stage, sizes, away_s=_AWAY_S)
     edge = await start_edge(stage, world)
     beyond = []
     async with connect(world.chain, errors=ERRORS) as channel:
         chain: ChainServiceAsyncStub = ChainServiceStub(channel)
         await _first_of_chain(chain, world, sizes.pop())
-        await _first_of_edge(edge.address, world, sizes.pop())
+        for _ in range(_FIRST):
+            await _first_of_edge(edge.address, world, sizes.pop())
         for _ in range(stage.rounds):
             ours, theirs = [], []
             for _ in range(_OBJECTS):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import sys
 import time
@@ -42,6 +43,7 @@ _START_S = 30.0
 # Decisions of an hour and no limit of requests in flight: neither is what is measured.
 _TERMS = Terms(cache_us=3_600_000_000, concurrent_requests=0)
 _DAY_S = 86_400
+_AWAY_VARIABLE = "BENCH_CHAIN_AWAY_S"
 _LONG_BYTES = 16 * 1024 * 1024
 
 
@@ -76,11 +78,11 @@ def payload(size_bytes: int) -> bytes:
     return random.Random(size_bytes).randbytes(size_bytes)
 
 
-async def start_world(stage: Stage, sizes: Sequence[int]) -> World:
-    """Starts it on the load's core."""
+async def start_world(stage: Stage, sizes: Sequence[int], *, away_s: float = 0.0) -> World:
+    """Starts it on the load's core; a question to the chain takes ``away_s`` to arrive."""
     file, gate = stage.home / "world.json", stage.address()
     command = [sys.executable, "-m", "bench.edge.world", str(file), gate, *map(str, sizes)]
-    await stage.support("world", command, gate, {})
+    await stage.support("world", command, gate, {_AWAY_VARIABLE: str(away_s)})
     return World(**json.loads(file.read_text()))
 
 
@@ -142,6 +144,7 @@ async def serve(file: Path, gate: str, sizes: Sequence[int]) -> None:
         )
         await CreditServiceStub(channel).Grant(grant)
         chain = FakeChain()
+        chain.away_s = float(os.environ[_AWAY_VARIABLE])
         objects = {str(size): chain.add(payload(size)) for size in sizes}
         address = await stack.enter_async_context(running_fake_chain(chain))
         world = World(auth.address, credits.address, address, account_id, key.credential, objects)

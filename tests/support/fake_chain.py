@@ -74,6 +74,8 @@ class FakeChain(ChainServiceServicer):
         self.stats: Counter[str] = Counter()
         self.calls: list[Call] = []
         """Of every StatObject."""
+        self.away_s = 0.0
+        """How long a question takes to arrive."""
         self.stat_failure: ServiceError | None = None
         self.publish_failures: list[ServiceError] = []
         self.published: dict[str, tuple[str, bytes, str]] = {}
@@ -106,6 +108,7 @@ class FakeChain(ChainServiceServicer):
         request: pb.StatObjectRequest,
         context: object,
     ) -> pb.StatObjectResponse:
+        await asyncio.sleep(self.away_s)
         self.calls.append(Call.of(context))
         self.stats[request.cid] += 1
         if self.stat_failure is not None:
@@ -118,6 +121,7 @@ class FakeChain(ChainServiceServicer):
         request: pb.ReadObjectRequest,
         context: object,  # noqa: ARG002 (the contract's signature)
     ) -> AsyncIterator[pb.ReadObjectResponse]:
+        await asyncio.sleep(self.away_s)
         found = self._find(request.network, request.cid)
         size = len(found.data)
         if request.offset > size:
