@@ -78,8 +78,7 @@ class Edge:
         self._till = till = open_till(settings, services.credits, services.leases)
         self.holds, self.payments, ledger = till.holds, till.payments, till.ledger
         self.admission = Admission(services.auth, settings.region)
-        recheck_s = settings.finality_recheck_s
-        self.lookup = ObjectLookup(self.origin, disk, bans, recheck_s=recheck_s)
+        self.lookup = ObjectLookup(self.origin, disk, bans, recheck_s=settings.finality_recheck_s)
         self._sources = sources = Sources(
             self.memory,
             disk,
@@ -103,6 +102,7 @@ class Edge:
         self.http = HttpServer(
             self._application,
             listen=settings.listen,
+            front_socket=settings.front_socket,
             tls=_http_tls(settings),
             drain_s=settings.drain_s,
             hits=self._hits(cors),

@@ -185,6 +185,11 @@ class EdgeSettings(ServerSettings, ClientSettings):
         description="What nginx and Caddy before or beside this edge send in Tollmesh-Front. "
         "Unset: /door is closed.",
     )
+    front_socket: Path | None = Field(
+        None,
+        description="A Unix socket where HTTP is served besides, without TLS, for nginx on this "
+        "machine: cheaper than TCP. Nobody but this process's user may connect.",
+    )
     accel_prefix: str = Field(
         "",
         pattern=r"^(/[A-Za-z0-9._~-]+)*/?$",

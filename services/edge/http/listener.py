@@ -1,8 +1,12 @@
-"""The socket that an edge's HTTP face listens with."""
+"""The sockets that an edge's HTTP face listens with."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 # How much the kernel may hold of a connection that it cannot send yet. Its default, up to 4 MiB,
 # is memory for nothing when readers stall.
@@ -25,3 +29,29 @@ def bind(listen: str) -> socket.socket:
         listener.close()
         raise OSError(f"cannot listen on {listen}: {error.strerror}") from error
     return listener
+
+
+def bind_front(path: Path) -> socket.socket:
+    """Makes a Unix socket for a front on this machine; one that is there already is replaced.
+
+    Nobody but this process's user may connect. Raises OSError.
+    """
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        path.chmod(0o600)
+    except OSError as error:
+        listener.close()
+        raise OSError(f"cannot listen on {path}: {error.strerror}") from error
+    return listener
+
+
+async def serve_front(
+    listener: socket.socket,
+    server: Any,  # noqa: ANN401 (uvicorn's, which server.py alone knows)
+) -> asyncio.Server:
+    """Serves it as a server serves its own addresses, but without TLS."""
+    config, state = server.config, server.server_state
+    make = partial(config.http_protocol_class, config=config, server_state=state, app_state={})
+    return await asyncio.get_running_loop().create_unix_server(make, sock=listener)

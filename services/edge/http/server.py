@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
@@ -27,7 +28,7 @@ from services.edge.http.answer import Answer, Finished
 from services.edge.http.connection import Connection
 from services.edge.http.exchange import date_of
 from services.edge.http.hits import Asked, Hits
-from services.edge.http.listener import bind
+from services.edge.http.listener import bind, bind_front, serve_front
 from services.edge.http.problems import problem
 from services.rpc.errors import InvalidArgumentError, OverloadedError, ServiceError
 
@@ -51,6 +52,7 @@ class HttpServer:
     Args:
         application: gets the client's ``Connection`` as ``scope["state"]["connection"]``.
         listen: ``host:port``; port 0 picks a free one.
+        front_socket: a Unix socket besides, for a front on this machine; without TLS.
         tls: None for plain text.
         drain_s: how long ``drain`` lets answers finish.
         max_connections: further ones are refused (OVERLOADED), whatever they ask.
@@ -62,6 +64,7 @@ class HttpServer:
         application: Application,
         *,
         listen: str,
+        front_socket: Path | None = None,
         tls: ssl.SSLContext | None = None,
         drain_s: float = 10.0,
         hits: Hits | None = None,
@@ -87,12 +90,15 @@ class HttpServer:
             ssl_context_factory=(lambda *_: tls) if tls is not None else None,
         )
         self._server = _Server(config)
+        self._front_socket = front_socket
         self._serving: asyncio.Task[None] | None = None
         self.address = ""
         """Where it listens, ``host:port``; known after ``start``."""
 
     async def start(self) -> None:
         """Listens. Raises OSError when the address cannot be had."""
+        if self._front_socket is not None:
+            self._server.front = bind_front(self._front_socket)
         listener = bind(self._listen)
         host = self._listen.rpartition(":")[0]
         self.address = f"{host}:{listener.getsockname()[1]}"
@@ -125,6 +131,7 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
+        self.front: socket.socket | None = None
         self.listening = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -148,6 +155,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listens."""
         await super().startup(sockets)
+        if self.front is not None:
+            self.servers.append(await serve_front(self.front, self))
         self.listening.set()
 
     async def cut_off(self) -> None:

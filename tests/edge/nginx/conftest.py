@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,16 +133,23 @@ async def front(
 
 
 @pytest.fixture
+def front_socket() -> Iterator[Path]:
+    """Where nginx finds an edge; its name is short, as names of sockets must be (unix(7))."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory) / "edge.socket"
+
+
+@pytest.fixture
 async def accelerated(
-    world: World, nginx_home: Path, front_settings: dict[str, Any]
+    world: World, nginx_home: Path, front_settings: dict[str, Any], front_socket: Path
 ) -> AsyncIterator[Front]:
-    """accelerator.conf before an edge."""
+    """accelerator.conf before an edge, which it asks over a Unix socket."""
     async with (
-        world.edge(**front_settings, accel_prefix=PREFIX) as edge,
+        world.edge(**front_settings, accel_prefix=PREFIX, front_socket=front_socket) as edge,
         running_nginx(
             "accelerator.conf",
             nginx_home,
-            edge=edge.edge.http.address,
+            edge=f"unix:{front_socket}",
             secret=SECRET,
             cache_dir=world.directory / "edge",
         ) as nginx,
