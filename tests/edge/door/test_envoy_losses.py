@@ -53,7 +53,8 @@ class Downloads:
                 if response.status == 200:
                     self.received[path] = len(await response.read())
                 else:
-                    assert response.status == 503
+                    # 503: nobody can be asked; 429: too many are under way, or not reported yet.
+                    assert response.status in {429, 503}
                     self.refused += 1
                     await asyncio.sleep(0.02)
                     self.paths.append(path)  # as readers do
