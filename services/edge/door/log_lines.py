@@ -8,8 +8,7 @@ could not deliver is nobody's purchase.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -19,14 +18,15 @@ TICKET, REQUEST = "Tollmesh-Ticket", "Tollmesh-Request"
 """Headers by which Caddy's log tells a ticket, and its name for a request."""
 
 UPLOAD = "upload"
+_OF_UPLOAD = f"~{UPLOAD}~"
+"""Stands in the ticket of every upload."""
 
 
 class LineMalformedError(ValueError):
     """A line that is not of a format known here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """What a line tells."""
 
     ticket: str
@@ -53,7 +53,8 @@ def delivered(line: bytes | str) -> Delivered:
     status = fields.get("status", 200)
     if not isinstance(status, int):
         raise LineMalformedError("the status is not a number")
-    total = fields.get("received_bytes" if meter_of(ticket) == UPLOAD else "sent_bytes", 0)
+    is_upload = _OF_UPLOAD in ticket and meter_of(ticket) == UPLOAD
+    total = fields.get("received_bytes" if is_upload else "sent_bytes", 0)
     if type(total) is not int or total < 0:
         raise LineMalformedError("no count of bytes")
     return Delivered(ticket, request, total if 200 <= status < 300 else 0)

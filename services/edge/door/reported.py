@@ -17,6 +17,8 @@ Give = Callable[[Usage, Payment], Ticket]
 class _Around:
     """A payment as it is."""
 
+    __slots__ = ("_payment",)
+
     def __init__(self, payment: Payment) -> None:
         self._payment = payment
 
@@ -61,19 +63,23 @@ class _Around:
 class LentPayment(_Around):
     """One for a file that is lent until it is settled: by the report, or when none has come."""
 
+    __slots__ = ("_cid", "_loans")
+
     def __init__(self, payment: Payment, loans: Loans, cid: str) -> None:
-        super().__init__(payment)
+        self._payment = payment
         self._loans = loans
         self._cid = cid
 
     def settle(self) -> None:
         """See Payment."""
         self._loans.give_back(self._cid)
-        super().settle()
+        self._payment.settle()
 
 
 class ReportedPayment(_Around):
     """One for bytes that we hand to a proxy. Settled by its report, once an answer began."""
+
+    __slots__ = ("_began", "_door", "ticket")
 
     def __init__(self, payment: Payment, ticket: Ticket, door: Door) -> None:
         super().__init__(payment)
