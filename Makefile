@@ -81,7 +81,7 @@ down: $(PROGRAMS) ## stop the mesh that make up started; its data stays
 .PHONY: test
 test: $(NODE_ALL) $(DEBIAN_ALL) $(API) ## every check: layout, lint, types, protos, unit, mesh and a short chaos run
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -m "not fdb"
+	@$(BIN)/python -m pytest -m "not fdb" --numprocesses 3 --dist loadfile
 
 .PHONY: test-http
 test-http: $(NODE_ALL) $(DEBIAN_ALL) ## the public suite for HTTP caches, REDbot, a model of RFC 9110, nginx; HTTP_SUITE=directory for another copy
