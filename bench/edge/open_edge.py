@@ -9,8 +9,8 @@ import math
 
 from services.edge.__main__ import main
 from services.edge.admission import Actions, Admission, Caller, Client
-from services.edge.holds import Usage
-from services.edge.payments import Payment, Payments
+from services.edge.credit.holds import Usage
+from services.edge.credit.payments import Payment, Payments
 
 _ANYBODY = Caller("anybody", "none", 0)
 

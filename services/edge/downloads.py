@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from tollmesh.credits.v1 import credits_pb2 as credits_pb
 
 from services.edge.admission import Caller
+from services.edge.credit.holds import Usage
+from services.edge.credit.payments import Payment, Payments
 from services.edge.delivery import FillSource, Piece, Source, Sources
-from services.edge.holds import Usage
 from services.edge.objects import ObjectInfo, ObjectKey
-from services.edge.payments import Payment, Payments
 
 METER = "download"
 

@@ -13,6 +13,7 @@ from services.edge.bans import Bans
 from services.edge.cache.catalog import Catalog
 from services.edge.cache.disk import DiskCache
 from services.edge.cache.memory import MokaCache, bytes_weight
+from services.edge.credit.till import open_till
 from services.edge.delivery import Sources
 from services.edge.door.captures import Captures
 from services.edge.door.envoy.servicers import Envoys
@@ -37,7 +38,6 @@ from services.edge.origin import Origin
 from services.edge.origins.opening import open_origins
 from services.edge.servicer import EdgeServicer
 from services.edge.settings import EdgeSettings
-from services.edge.till import open_till
 from services.edge.upkeep import make_kept
 from services.edge.uploads import Uploads
 from services.process.logs import get_logger

@@ -11,14 +11,14 @@ from services.edge.admission import Caller
 from services.edge.bans import Ban, Bans
 from services.edge.cache.disk import DiskCache
 from services.edge.cache.memory import MokaCache
+from services.edge.credit.holds import Receipt, Usage
+from services.edge.credit.payments import Payments
 from services.edge.downloads import METER
 from services.edge.errors import ObjectPinnedError
 from services.edge.fill import Fills
-from services.edge.holds import Receipt, Usage
 from services.edge.lookup import ObjectLookup
 from services.edge.objects import ObjectInfo, ObjectKey
-from services.edge.payments import Payments
-from services.edge.pins import Pins
+from services.edge.pins.pins import Pins
 from services.process.logs import get_logger
 
 log = get_logger(__name__)

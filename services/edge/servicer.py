@@ -34,7 +34,7 @@ from services.edge.objects import ObjectInfo, ObjectKey
 from services.edge.operations import Operations
 from services.edge.origin import Origin
 from services.edge.pages import page
-from services.edge.pins import Pins
+from services.edge.pins.pins import Pins
 from services.edge.uploads import Uploads
 from services.rpc.call import Call
 from services.rpc.errors import DeadlineExceededError

@@ -13,14 +13,14 @@ from services.edge.cache.disk import DiskCache
 from services.edge.cache.memory import MokaCache
 from services.edge.cache.pin_records import PinRecords
 from services.edge.cache.scrubber import Scrubber
+from services.edge.credit.till import Till
 from services.edge.fill import Fills
 from services.edge.lookup import ObjectLookup
 from services.edge.operations import Operations
-from services.edge.pin_keeper import PinKeeper
-from services.edge.pin_periods import Periods, Terms
-from services.edge.pins import Pins
+from services.edge.pins.pin_keeper import PinKeeper
+from services.edge.pins.pin_periods import Periods, Terms
+from services.edge.pins.pins import Pins
 from services.edge.settings import EdgeSettings
-from services.edge.till import Till
 
 _LONGEST_ROUND_S = 30.0
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from services.chain.errors import ObjectTooLargeError, UploadIncompleteError
 from services.edge.admission import Caller
-from services.edge.holds import Hold, Holds, Receipt, Usage
+from services.edge.credit.holds import Hold, Holds, Receipt, Usage
 from services.edge.objects import check_network
 from services.edge.origin import Origin, Publication
 from services.rpc.errors import DeadlineExceededError

@@ -12,7 +12,7 @@ import pytest
 from tollmesh.chain.v1 import chain_pb2
 from tollmesh.credits.v1 import credits_pb2
 
-from services.edge.holds import Usage
+from services.edge.credit.holds import Usage
 from tests.edge.conftest import (
     TERMS,
     RunningEdge,

@@ -18,7 +18,7 @@ from tollmesh.edge.v1 import edge_pb2
 from services.edge.cache.catalog import Catalog
 from services.edge.cache.pin_records import Due, Pin, PinRecords
 from services.edge.cache.schema import VERSIONS
-from services.edge.ledger import Ledger
+from services.edge.credit.ledger import Ledger
 from services.edge.objects import ObjectKey
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
 from tests.support.fake_chain import NETWORK, cid_of

@@ -13,10 +13,10 @@ from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
 
 from services.credits import errors as credits_errors
 from services.credits.errors import InsufficientCreditError
-from services.edge.holds import Holds, Usage
-from services.edge.journal import Entry, Journal
-from services.edge.ledger import Ledger
-from services.edge.payments import Payments
+from services.edge.credit.holds import Holds, Usage
+from services.edge.credit.journal import Entry, Journal
+from services.edge.credit.ledger import Ledger
+from services.edge.credit.payments import Payments
 from services.rpc.client import connect
 from services.rpc.errors import OverloadedError
 from tests.edge.conftest import Tenant, World, object_path, some_bytes, until

@@ -10,8 +10,8 @@ WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "
 READERS = {
     "services/process/clock.py": "what the services that keep records are handed",
     "services/process/logs.py": "the time of a line",
-    "services/edge/holds.py": "when a hold in the journal ends, for the process after this one",
-    "services/edge/ledger.py": "how far that is away",
+    "services/edge/credit/holds.py": "when a hold in the journal ends, for the next process",
+    "services/edge/credit/ledger.py": "how far that is away",
     "services/edge/cache/catalog.py": "how old the record of a pin is",
 }
 

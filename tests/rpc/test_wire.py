@@ -122,9 +122,7 @@ async def test_an_encoding_that_the_server_has_not_is_unimplemented(echo: EchoSe
 
 
 @own_framing
-@pytest.mark.parametrize(
-    "packed", [b"not gzip", PACKED[:-9], b"", PACKED + b"more"]
-)
+@pytest.mark.parametrize("packed", [b"not gzip", PACKED[:-9], b"", PACKED + b"more"])
 async def test_what_is_not_well_compressed_is_refused(echo: EchoServer, packed: bytes) -> None:
     answer = await _answer(echo, SAY, framed(packed, 1), GZIP)
     assert answer.code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL}

@@ -16,12 +16,12 @@ from typing import Any
 
 from services.edge.admission import Admission, Caller, Client
 from services.edge.background import start
+from services.edge.credit.holds import Usage
+from services.edge.credit.payments import Payment, Payments
 from services.edge.door.late import LateReports
 from services.edge.door.open_tickets import Key, OpenTickets
 from services.edge.door.requests import GuestRequest, SizeOf, Terms
 from services.edge.door.tickets import Ticket, free_ticket
-from services.edge.holds import Usage
-from services.edge.payments import Payment, Payments
 
 _LONGEST_KEY = 512
 _POLL_S = 0.05

@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 
 from services.credits.errors import HoldNotFoundError, HoldNotOpenError
+from services.edge.credit.journal import Entry
+from services.edge.credit.ledger import Ledger
 from services.edge.door.tickets import Stub
-from services.edge.journal import Entry
-from services.edge.ledger import Ledger
 from services.process.logs import get_logger
 from services.rpc.errors import ServiceError
 

@@ -13,11 +13,11 @@ from typing import Any
 from services.credits.errors import InsufficientCreditError
 from services.edge.admission import Caller
 from services.edge.background import start
+from services.edge.credit.holds import Usage
+from services.edge.credit.payments import Payment, Payments
 from services.edge.door.late import LateReports
 from services.edge.door.register import Register
 from services.edge.door.tickets import Seal, Stub, Ticket
-from services.edge.holds import Usage
-from services.edge.payments import Payment, Payments
 from services.process.logs import get_logger
 from services.rpc.errors import ServiceError
 

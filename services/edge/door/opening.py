@@ -5,14 +5,14 @@ from __future__ import annotations
 from services.edge.admission import Admission
 from services.edge.bans import Bans
 from services.edge.cache.disk import DiskCache
+from services.edge.credit.ledger import Ledger
+from services.edge.credit.payments import Payments
 from services.edge.door.door import Door
 from services.edge.door.late import REPEAT_S, LateReports
 from services.edge.door.open_tickets import OpenTickets
 from services.edge.door.register import Register
 from services.edge.door.tickets import Seal
-from services.edge.ledger import Ledger
 from services.edge.objects import ObjectKey
-from services.edge.payments import Payments
 from services.edge.settings import EdgeSettings
 
 

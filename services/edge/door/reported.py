@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.edge.cache.loans import Loans
+from services.edge.credit.holds import Usage
+from services.edge.credit.payments import Payment, Payments
 from services.edge.door.door import Door
 from services.edge.door.tickets import Ticket
-from services.edge.holds import Usage
-from services.edge.payments import Payment, Payments
 
 Give = Callable[[Usage, Payment], Ticket]
 """Gives a ticket for what was set aside."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from services.edge import admission
 from services.edge.admission import Actions
-from services.edge.holds import Usage
+from services.edge.credit.holds import Usage
 
 _TERMS: dict[str, tuple[Actions, str]] = {
     "GET": (admission.DOWNLOAD, "download"),

@@ -18,8 +18,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from services.edge.holds import Usage
-from services.edge.payments import Payment
+from services.edge.credit.holds import Usage
+from services.edge.credit.payments import Payment
 
 _VERSION = "1"
 _SEPARATOR = "~"

@@ -15,20 +15,20 @@ from typing import NamedTuple
 
 from services.edge.admission import Admission, Caller, Client, Place
 from services.edge.cache.disk import DiskCache
+from services.edge.credit.holds import Usage
+from services.edge.credit.payments import Payment, Payments
 from services.edge.delivery import Sources
 from services.edge.door.captures import Captures
 from services.edge.door.door import Door
 from services.edge.door.reported import LentPayment, ReportedPayment, ReportedPayments
 from services.edge.door.tickets import Ticket
 from services.edge.downloads import Downloads, Part, usage_of
-from services.edge.holds import Usage
 from services.edge.http.connection import Connection
 from services.edge.http.exchange import Exchange
 from services.edge.http.fronts import Fronts
 from services.edge.http.problems import Headers
 from services.edge.http.representation import Field, age, cache_status, cost
 from services.edge.objects import ObjectInfo, ObjectKey
-from services.edge.payments import Payment, Payments
 from services.rpc.errors import OverloadedError, ShuttingDownError
 
 _NAME = b"\r\nTollmesh-Request: "

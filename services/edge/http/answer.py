@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from services.edge.credit.payments import Payment
 from services.edge.cut_off import CutOff
 from services.edge.delivery import SLICE_BYTES, WholeSource
 from services.edge.http.connection import Connection
-from services.edge.payments import Payment
 from services.process.logs import get_logger
 
 log = get_logger(__name__)

@@ -18,9 +18,10 @@ from functools import lru_cache
 
 from services.chain.errors import CidInvalidError, NetworkNotFoundError
 from services.edge.admission import DOWNLOAD, Admission, Caller, credential_of, digest_of
+from services.edge.credit.holds import Usage
+from services.edge.credit.payments import Payment, Payments
 from services.edge.delivery import SLICE_BYTES, Sources
 from services.edge.downloads import usage_of
-from services.edge.holds import Usage
 from services.edge.http.accel import Accelerator, without_body
 from services.edge.http.answer import FINISHED, Answer, Finished
 from services.edge.http.connection import Connection
@@ -32,7 +33,6 @@ from services.edge.http.problems import Headers
 from services.edge.http.representation import AVAILABLE, Field, age, price, whole_hit
 from services.edge.lookup import ObjectLookup
 from services.edge.objects import ObjectInfo, ObjectKey
-from services.edge.payments import Payment, Payments
 from services.rpc.trace import request_id_of
 
 # What a plain GET may carry: these change nothing in the answer, or are looked at here.

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import quote
 
+from services.edge.credit.payments import Payment
 from services.edge.http.digests import repr_digest
 from services.edge.http.exchange import NO_SNIFF
 from services.edge.http.problems import Headers
 from services.edge.objects import ObjectInfo
-from services.edge.payments import Payment
 
 Field = tuple[bytes, bytes]
 

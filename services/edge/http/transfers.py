@@ -17,7 +17,7 @@ from services.edge.http.problems import LengthRequiredError
 from services.edge.objects import ObjectKey
 from services.edge.origin import Origin
 from services.edge.pages import page_of
-from services.edge.pins import Pins
+from services.edge.pins.pins import Pins
 from services.edge.uploads import Uploads
 from services.rpc.errors import InvalidArgumentError
 

@@ -13,12 +13,12 @@ from collections.abc import AsyncGenerator
 from tollmesh.credits.v1 import credits_pb2 as credits_pb
 
 from services.credits.errors import InsufficientCreditError
+from services.edge.credit.holds import Usage
+from services.edge.credit.payments import Payment, Payments
 from services.edge.cut_off import CutOff
-from services.edge.holds import Usage
 from services.edge.http.connection import Connection
 from services.edge.http.exchange import Exchange
 from services.edge.http.problems import Headers
-from services.edge.payments import Payment, Payments
 
 _IN_KERNELS_BYTES = 16 * 1024 * 1024
 Pieces = AsyncGenerator[bytes | memoryview]

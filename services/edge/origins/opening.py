@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from services.edge.admission import Admission
+from services.edge.credit.payments import Payments
 from services.edge.http.cors import Cors
 from services.edge.origins.proxy import OriginHandlers
 from services.edge.origins.requests import Origin
 from services.edge.origins.responses import Responses
-from services.edge.payments import Payments
 from services.edge.settings import EdgeSettings
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 
 from services.edge.admission import ADMIN, DOWNLOAD, UPLOAD, Admission, Caller
+from services.edge.credit.payments import Payments
 from services.edge.http.cors import Cors, is_preflight
 from services.edge.http.exchange import Exchange
 from services.edge.http.problems import MethodNotAllowedError, PathNotFoundError
@@ -33,7 +34,6 @@ from services.edge.origins.requests import (
 from services.edge.origins.responses import Responses
 from services.edge.origins.stored import Stored
 from services.edge.origins.vary import matches
-from services.edge.payments import Payments
 from services.rpc.errors import ServiceError
 
 _REFUSED = frozenset({"TRACE", "CONNECT"})

@@ -14,9 +14,9 @@ from tollmesh.credits.v1.leases_pb2_grpc import LeaseServiceStub
 from tollmesh.credits.v1.ledger_pb2_grpc import LedgerServiceStub
 
 from services.credits import errors as credits_errors
-from services.edge.holds import Usage
-from services.edge.lease_books import LeasePayment
-from services.edge.till import Till, open_till
+from services.edge.credit.holds import Usage
+from services.edge.credit.lease_books import LeasePayment
+from services.edge.credit.till import Till, open_till
 from services.rpc.client import connect
 from services.rpc.errors import DependencyUnavailableError
 from tests.edge.conftest import Tenant, World, until

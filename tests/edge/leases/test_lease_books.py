@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from services.credits.records import CacheResult, Metered
 from services.credits.tariff import FreePeriod, cost
 from services.credits.tariff import Rates as LedgerRates
-from services.edge.lease_books import Lease, LeasePayment
-from services.edge.lease_journal import LeaseJournal, LeaseTerms, Settlement, Slot, Spent
-from services.edge.tariff import Rates
+from services.edge.credit.lease_books import Lease, LeasePayment
+from services.edge.credit.lease_journal import LeaseJournal, LeaseTerms, Settlement, Slot, Spent
+from services.edge.credit.tariff import Rates
 
 HIT, MISS = 1, 2
 TERMS = LeaseTerms("key", "account", "edge:test:1", "download", "credit", 1000, 10, 60_000, 1)

@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 from tollmesh.credits.v1 import credits_pb2 as pb
 
-from services.edge.journal import Journal
-from services.edge.lease_journal import RESULTS, LeaseJournal
+from services.edge.credit.journal import Journal
+from services.edge.credit.lease_journal import RESULTS, LeaseJournal
 from tests.edge.conftest import Tenant, World, object_path, some_bytes, until
 from tests.support.ledger_audit import audit_account
 from tests.support.service_process import ServiceProcess, running

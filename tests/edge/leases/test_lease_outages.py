@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.edge.till import Till
+from services.edge.credit.till import Till
 from services.rpc.errors import DependencyUnavailableError
 from tests.edge.conftest import Tenant, World, until
 from tests.edge.leases.conftest import (

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from services.credits.errors import InsufficientCreditError
-from services.edge.till import Till
+from services.edge.credit.till import Till
 from tests.edge.conftest import Tenant, World, until
 from tests.edge.leases.conftest import (
     HIT,

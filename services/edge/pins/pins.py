@@ -15,12 +15,12 @@ from services.edge.admission import Caller
 from services.edge.cache.catalog import CatalogError
 from services.edge.cache.disk import DiskCache
 from services.edge.cache.pin_records import Due, Pin, PinRecords, PinRequest
+from services.edge.credit.holds import Hold, Holds, Receipt, Usage
 from services.edge.errors import PinCapacityExhaustedError, PinNotFoundError
 from services.edge.fill import Fills
-from services.edge.holds import Hold, Holds, Receipt, Usage
 from services.edge.lookup import ObjectLookup
 from services.edge.objects import ObjectInfo, ObjectKey
-from services.edge.pin_periods import METER, Periods, Terms, quantity
+from services.edge.pins.pin_periods import METER, Periods, Terms, quantity
 from services.edge.uploads import scoped_request_id
 from services.process.logs import get_logger
 from services.rpc.errors import RequestIdReusedError

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from tollmesh.credits.v1 import credits_pb2
 
-from services.edge.holds import HoldPolicy, Holds
-from services.edge.journal import Journal
-from services.edge.lease_calls import LeaseCalls
-from services.edge.lease_journal import LeaseJournal
-from services.edge.lease_keeper import LeasePolicy
-from services.edge.leases import Leases
-from services.edge.ledger import Ledger
-from services.edge.payments import Payments
+from services.edge.credit.holds import HoldPolicy, Holds
+from services.edge.credit.journal import Journal
+from services.edge.credit.lease_calls import LeaseCalls
+from services.edge.credit.lease_journal import LeaseJournal
+from services.edge.credit.lease_keeper import LeasePolicy
+from services.edge.credit.leases import Leases
+from services.edge.credit.ledger import Ledger
+from services.edge.credit.payments import Payments
 from services.edge.settings import EdgeSettings
 from services.process.logs import get_logger
 

@@ -15,7 +15,7 @@ from services.edge.cache.pin_records import Pin
 from services.edge.errors import ObjectBannedError
 from services.edge.fill import Fills
 from services.edge.lookup import ObjectLookup
-from services.edge.pins import Pins
+from services.edge.pins.pins import Pins
 from services.process.logs import get_logger
 from services.rpc.errors import ServiceError
 

@@ -18,8 +18,8 @@ import time
 from dataclasses import dataclass
 
 from services.edge.cache.pin_records import Due, Pin, PinRecords
-from services.edge.holds import Holds, Usage
-from services.edge.ledger import Ledger
+from services.edge.credit.holds import Holds, Usage
+from services.edge.credit.ledger import Ledger
 
 METER = "pin"
 

@@ -17,13 +17,13 @@ from uuid import uuid4
 
 from services.credits.errors import InsufficientCreditError
 from services.edge.background import start
-from services.edge.holds import Usage
-from services.edge.lease_books import Lease, LeasePayment
-from services.edge.lease_calls import LeaseCalls
-from services.edge.lease_journal import LeaseJournal, LeaseTerms, Slot
-from services.edge.lease_keeper import SHARE, Keeper, LeasePolicy, settled
-from services.edge.ledger import Reserved
-from services.edge.tariff import Rates, Tariff
+from services.edge.credit.holds import Usage
+from services.edge.credit.lease_books import Lease, LeasePayment
+from services.edge.credit.lease_calls import LeaseCalls
+from services.edge.credit.lease_journal import LeaseJournal, LeaseTerms, Slot
+from services.edge.credit.lease_keeper import SHARE, Keeper, LeasePolicy, settled
+from services.edge.credit.ledger import Reserved
+from services.edge.credit.tariff import Rates, Tariff
 from services.process.logs import get_logger
 from services.rpc.errors import ServiceError
 

@@ -24,8 +24,8 @@ from tollmesh.credits.v1 import credits_pb2 as credits_pb
 from services.credits.errors import HoldNotOpenError, InsufficientCreditError
 from services.edge.background import start
 from services.edge.behind import NotAskedError
-from services.edge.journal import Entry, Journal
-from services.edge.ledger import Ledger, Reserved
+from services.edge.credit.journal import Entry, Journal
+from services.edge.credit.ledger import Ledger, Reserved
 from services.edge.origin import is_retryable
 from services.process.logs import get_logger
 from services.rpc.errors import InternalError, RequestIdReusedError, ServiceError

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from services.credits.errors import InsufficientCreditError
-from services.edge.holds import Hold, Holds, Usage
-from services.edge.lease_books import LeasePayment
-from services.edge.leases import Leases
+from services.edge.credit.holds import Hold, Holds, Usage
+from services.edge.credit.lease_books import LeasePayment
+from services.edge.credit.leases import Leases
 from services.rpc.errors import DependencyUnavailableError
 
 

@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass
 
 from services.credits.errors import HoldNotFoundError, HoldNotOpenError
-from services.edge.lease_books import Lease
-from services.edge.lease_calls import LeaseCalls, Leased
-from services.edge.lease_journal import LeaseTerms, Settlement, Slot
-from services.edge.tariff import Rates
+from services.edge.credit.lease_books import Lease
+from services.edge.credit.lease_calls import LeaseCalls, Leased
+from services.edge.credit.lease_journal import LeaseTerms, Settlement, Slot
+from services.edge.credit.tariff import Rates
 from services.process.logs import get_logger
 from services.rpc.errors import ServiceError
 

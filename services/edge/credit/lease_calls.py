@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from google.protobuf.duration_pb2 import Duration
 from tollmesh.credits.v1 import credits_pb2, leases_pb2
 
-from services.edge.journal import Entry
-from services.edge.lease_journal import LeaseTerms, Settlement
-from services.edge.ledger import TIMEOUT_S, Ledger, repeated
+from services.edge.credit.journal import Entry
+from services.edge.credit.lease_journal import LeaseTerms, Settlement
+from services.edge.credit.ledger import TIMEOUT_S, Ledger, repeated
 
 if TYPE_CHECKING:  # the type has no class at run time
     from tollmesh.credits.v1.leases_pb2_grpc import LeaseServiceAsyncStub

@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from services.edge.behind import Behind, NotAskedError
-from services.edge.journal import Entry
+from services.edge.credit.journal import Entry
 from services.edge.origin import is_retryable
 from services.rpc.errors import DependencyUnavailableError, ServiceError
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from services.edge.lease_journal import (
+from services.edge.credit.lease_journal import (
     ADMITTED,
     BEGUN,
     GUEST,
@@ -26,7 +26,7 @@ from services.edge.lease_journal import (
     Slot,
     Spent,
 )
-from services.edge.tariff import Rates
+from services.edge.credit.tariff import Rates
 
 _now = time.monotonic
 _MAX_AMOUNT = 2**63 - 1

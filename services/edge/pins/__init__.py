@@ -1,0 +1,1 @@
+"""Objects that accounts keep on this edge, paid ahead by the period."""
