@@ -26,8 +26,9 @@ T = TypeVar("T")
 TIMEOUT_S = 2.0
 """Of one attempt."""
 _LIST_S = 5.0
-_ATTEMPTS = 3
-_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.05, 5.0
+# Together longer than a channel waits before it looks again for a service that was not there.
+_ATTEMPTS = 4
+_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.1, 5.0
 
 
 @dataclass(frozen=True, slots=True)
