@@ -12,7 +12,7 @@ DIST := dist
 NPM := $(shell command -v npm || echo "$(CURDIR)/$(BIN)/npm")
 # npm from the package index puts node beside the interpreter; programs of npm packages look for it.
 export PATH := $(PATH):$(CURDIR)/$(BIN)
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 PROGRAMS := $(VENV)/.programs
 NODE_RUNTIME := $(NODE)/node_modules/.runtime
