@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 
 import pytest
@@ -14,6 +15,7 @@ from services.edge.http.intake import Intake
 from services.edge.http.routes import Routes
 from services.edge.http.server import HttpServer
 from tests.edge.conftest import RunningEdge
+from tests.support.http_answers import answers_in
 
 
 async def exchanged(edge: RunningEdge, sent: bytes) -> bytes:
@@ -41,9 +43,34 @@ async def test_a_head_that_takes_too_long_is_cut_off(
     assert await exchanged(edge, b"") == b""
 
 
-async def test_what_is_not_http_is_400(edge: RunningEdge) -> None:
-    answer = await exchanged(edge, b"nonsense\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 400 ")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET healthz HTTP/1.1\r\nHost: e\r\n\r\n",
+        b"BREW /healthz\r\n\r\n",
+        b"BREW /healthz HTTP/7\r\nHost: e\r\n\r\n",
+        b"B(EW /healthz HTTP/1.1\r\nHost: e\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: e\r\nno colon\r\n\r\n",
+    ],
+)
+async def test_what_is_not_http_is_400(edge: RunningEdge, sent: bytes) -> None:
+    assert (await exchanged(edge, sent)).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("method", ["BREW", "GETS", "get", "X-1"])
+async def test_a_method_that_nobody_knows_is_501(edge: RunningEdge, method: str) -> None:
+    sent = f"{method} /healthz HTTP/1.1\r\nHost: e\r\n\r\n".encode()
+    [answer] = answers_in(await exchanged(edge, sent))
+    assert answer.status == json.loads(answer.body)["status"] == 501
+    assert answer.fields[b"content-type"] == b"application/problem+json"
+
+
+async def test_a_method_that_is_known_and_not_taken_is_405(edge: RunningEdge) -> None:
+    for method in ("PUT", "TRACE", "PROPFIND"):
+        answer = await edge.get("/healthz", method=method)
+        assert answer.status == 405
+        assert answer.headers["Allow"] == "GET, HEAD, OPTIONS"
 
 
 async def test_requests_in_a_row_are_answered_in_their_order(edge: RunningEdge) -> None:

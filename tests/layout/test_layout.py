@@ -35,7 +35,7 @@ OWNERS = {
     "envoy": ["process/envoy.py"],
     "grpc_health": ["rpc/grpcio_face.py", "rpc/health.py"],
     "grpc_reflection": ["rpc/reflection.py"],
-    "httptools": ["edge/origins/connection.py"],
+    "httptools": ["edge/http/refusals.py", "edge/origins/connection.py"],
     "lmdb": ["store/engines/lmdb_tree.py"],
     "moka_py": ["edge/cache/memory.py"],
     "msgspec": ["store/records.py"],

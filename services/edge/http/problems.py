@@ -90,6 +90,10 @@ class MethodNotAllowedError(InvalidArgumentError):
     """This path does not take this method; metadata ``allow`` lists those that it takes."""
 
 
+class MethodUnknownError(InvalidArgumentError):
+    """No path of this server takes this method."""
+
+
 class LengthRequiredError(InvalidArgumentError):
     """An upload states its size: send Content-Length."""
 
@@ -113,6 +117,7 @@ HTTP_ONLY: Mapping[type[ServiceError], int] = {
     BodyTimeoutError: 408,
     LengthRequiredError: 411,
     PreconditionFailedError: 412,
+    MethodUnknownError: 501,
     OriginUnavailableError: 502,
     NothingStoredError: 504,
     OriginTimeoutError: 504,

@@ -11,11 +11,9 @@ import asyncio
 import logging
 import socket
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,11 +24,10 @@ from uvicorn.server import ServerState
 from services.edge.http.accel import without_name
 from services.edge.http.answer import Answer, Finished
 from services.edge.http.connection import Connection
-from services.edge.http.exchange import date_of
 from services.edge.http.hits import Asked, Hits
 from services.edge.http.listener import bind, bind_front, serve_front
-from services.edge.http.problems import problem
-from services.rpc.errors import InvalidArgumentError, OverloadedError, ServiceError
+from services.edge.http.refusals import refusal, unread
+from services.rpc.errors import OverloadedError, ServiceError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -198,6 +195,8 @@ class _Protocol(HttpToolsProtocol):
         """What the fields of the latest hit say."""
         self._messages = 0
         """How many began in what was received last."""
+        self._beginning = b""
+        """What is being read, if it began with a message."""
         self._in_message = False
         self._in_head = True
         self._head_bytes = 0
@@ -248,7 +247,9 @@ class _Protocol(HttpToolsProtocol):
         if self._usual is not None and self._answers_usual(nameless, *self._usual):
             return
         is_start, self._messages = not self._in_message, 0
+        self._beginning = data if is_start else b""
         super().data_received(data)
+        self._beginning = b""
         if is_start and self._messages == 1 and not self._in_message:
             self._learn(nameless)
         if self._in_head and self._head_timer is None:
@@ -288,16 +289,11 @@ class _Protocol(HttpToolsProtocol):
                 self._answer.keep_alive = False
             self._is_deaf = True
             return
-        self._refuse(InvalidArgumentError(msg))
+        self._refuse(unread(self._beginning if self._messages == 1 else b"", msg))
 
     def _refuse(self, error: ServiceError) -> None:
         """Answers whatever was asked with a problem, and ends the connection."""
-        answer = problem(error)
-        start = b"HTTP/1.1 %d %b\r\n" % (answer.status, HTTPStatus(answer.status).phrase.encode())
-        date = (b"date", date_of(int(time.time())))
-        fields = (*answer.headers, date, (b"connection", b"close"))
-        head = b"".join(b"%b: %b\r\n" % field for field in fields)
-        self.transport.write(start + head + b"\r\n" + answer.body)
+        self.transport.write(refusal(error))
         self.transport.close()
 
     def on_message_begin(self) -> None:
