@@ -15,6 +15,7 @@ from services.auth.credential import Credential
 from services.auth.errors import ERRORS
 from services.rpc.client import connect
 from services.rpc.errors import DependencyUnavailableError, ShuttingDownError
+from tests.support.deadline import DEADLINE_S
 from tests.support.service_process import ServiceProcess, run_to_its_end, running
 
 Settings = dict[str, str]
@@ -128,7 +129,7 @@ async def test_sigterm_under_load_loses_nothing_that_was_answered(
 ) -> None:
     async with running("auth", settings, tmp_path) as process:
         made = await _accounts_until_refused(process)
-        assert await asyncio.wait_for(process.process.wait(), 30) == 0
+        assert await asyncio.wait_for(process.process.wait(), DEADLINE_S) == 0
     async with (
         running("auth", settings, tmp_path) as process,
         connect(process.address, errors=ERRORS) as channel,

@@ -18,6 +18,7 @@ from tollmesh.auth.v1.auth_pb2_grpc import AccountServiceStub, AuthServiceStub
 from tollmesh.client import AsyncCreditClient
 
 from services.rpc.client import connect
+from tests.support.deadline import DEADLINE_S
 from tests.support.service_process import running
 
 ROOT = Path(__file__).parents[2]
@@ -172,7 +173,7 @@ async def test_an_import_that_died_is_repeated_and_nothing_is_there_twice(mesh: 
     text = "".join(json.dumps(row) + "\n" for row in rows)
     file.write_text(text)
     process = await mesh.start(file)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         while not await mesh.accounts():  # noqa: ASYNC110 (another process)
             await asyncio.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -23,6 +23,7 @@ from tollmesh.client import (
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from tests.client.conftest import Relay, Service
+from tests.support.deadline import DEADLINE_S
 from tests.support.service_process import running
 
 
@@ -31,7 +32,7 @@ async def _spent(client: AsyncCreditClient, account: str) -> int:
 
 
 async def _reached(answered: list[pb.DebitResponse], count: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         while len(answered) < count:  # noqa: ASYNC110 (a condition with a deadline)
             await asyncio.sleep(0.01)
 

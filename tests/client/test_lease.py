@@ -17,6 +17,7 @@ from tollmesh.client import (
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from tests.client.conftest import Relay, Service
+from tests.support.deadline import DEADLINE_S
 
 KIB = 1024
 
@@ -43,7 +44,7 @@ async def test_a_lease_is_filled_up_while_it_is_spent_and_never_overspends(relay
         await client.grant("alice", 1000)
         async with client.lease("alice", 100, owner="edge") as lease:
             relay.swallow = 2
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(DEADLINE_S):
                 while spent < 1000:
                     try:
                         lease.spend(10)
@@ -95,7 +96,7 @@ async def test_settled_metered_spending_leaves_the_lease_what_was_set_aside_too_
         async with client.lease("alice", 100, owner="edge", settle_every_s=0.02) as lease:
             lease.spend(metered=Metered(meter="download", quantity=KIB), estimate=90)
             assert lease.available == 10
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(DEADLINE_S):
                 while lease.available < 98:  # noqa: ASYNC110 (a condition with a deadline)
                     await asyncio.sleep(0.01)
         assert (await client.balance("alice")).balance.spent == 2
@@ -127,7 +128,7 @@ async def _spend_with_faults(client: AsyncCreditClient) -> None:
             lease.spend(1, resource=f"file-{number}")
         lease.spend(metered=Metered(meter="nothing", quantity=1), estimate=1)
         lease.spend(1, resource="x" * 300)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             while (await client.balance("alice")).balance.spent < 20:  # noqa: ASYNC110 (a condition with a deadline)
                 await asyncio.sleep(0.01)
         for number in range(20):

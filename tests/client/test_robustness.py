@@ -26,6 +26,7 @@ from tollmesh.client.retrying import Attempts, Budget
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from tests.client.conftest import ON_BOTH_FACES, Relay, Service
+from tests.support.deadline import DEADLINE_S
 from tests.support.service_process import running
 
 CALLERS = 200
@@ -89,7 +90,7 @@ class Callers:
     async def reached(self, more: int) -> None:
         """Waits for so many more answers."""
         count = len(self.entries) + more
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE_S):
             while len(self.entries) < count:  # noqa: ASYNC110 (a condition with a deadline)
                 await asyncio.sleep(0.01)
 

@@ -16,6 +16,7 @@ from tollmesh.client import (
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from tests.client.conftest import ON_BOTH_FACES, Relay, Service
+from tests.support.deadline import DEADLINE_S
 from tests.support.service_process import running
 
 
@@ -52,7 +53,7 @@ async def test_who_takes_no_outcome_cannot_send_without_end(service: Service) ->
         await client.grant("alice", 1000)
         async with client.debit_stream(window=10) as stream:
             sending = asyncio.create_task(_send_all(stream, 50))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(DEADLINE_S):
                 while (await client.balance("alice")).balance.spent < 10:
                     pass
             assert not sending.done()
@@ -91,7 +92,7 @@ async def test_a_stream_outlives_its_connections_and_the_service(
     told: list[StreamedDebit] = []
 
     async def reached(count: int) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE_S):
             while len(told) < count:  # noqa: ASYNC110 (a condition with a deadline)
                 await asyncio.sleep(0.005)
 

@@ -11,6 +11,7 @@ from tollmesh.client.watches import Watched
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from tests.client.conftest import ON_BOTH_FACES, Relay, Service
+from tests.support.deadline import DEADLINE_S
 from tests.support.service_process import running
 
 Told = tuple[int, list[tuple[int, bool]]]
@@ -18,7 +19,7 @@ Told = tuple[int, list[tuple[int, bool]]]
 
 
 async def _next(watch: AsyncIterator[pb.WatchBalanceResponse]) -> Told:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         answer = await anext(watch)
     return answer.balance.available, [(one.threshold, one.below) for one in answer.events]
 

@@ -25,6 +25,7 @@ from services.credits.errors import ERRORS, HoldNotOpenError, InsufficientCredit
 from services.rpc.client import connect
 from services.rpc.errors import InvalidArgumentError
 from tests.support.credit_service import Account, metered, stub_of
+from tests.support.deadline import DEADLINE_S
 from tests.support.jumping_credits import CLOCK_FILE, WallClock
 from tests.support.ledger_audit import audit_account
 from tests.support.seeds import chosen_seed
@@ -341,7 +342,7 @@ async def _swept(stub: CreditServiceAsyncStub, wall: WallClock) -> None:
 
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         while not await condition():  # noqa: ASYNC110 (of another process)
             await asyncio.sleep(0.01)
 

@@ -26,6 +26,7 @@ from services.credits.errors import ERRORS
 from services.rpc.client import connect
 from services.rpc.errors import OverloadedError, ServiceError, StoreUnavailableError
 from tests.support.credit_service import Account, stub_of
+from tests.support.deadline import DEADLINE_S
 from tests.support.ledger_audit import audit_account
 from tests.support.service_process import ServiceProcess, run_to_its_end, running
 from tests.support.small_disk import BOUND_BY_PERMISSIONS, Quota, SmallDisk, Tmpfs
@@ -108,7 +109,7 @@ class Load:
         await _audit(self.stub)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE_S):
             while not condition():
                 self._moved.clear()
                 await self._moved.wait()

@@ -15,6 +15,7 @@ from tollmesh.client import AsyncCreditClient
 from tollmesh.credits.v1 import credits_pb2 as pb
 
 from services.store.engines.foundationdb import destroy
+from tests.support.deadline import DEADLINE_S
 from tests.support.service_process import ServiceProcess, running
 
 pytestmark = pytest.mark.fdb
@@ -52,7 +53,7 @@ async def test_when_one_is_killed_the_other_goes_on_and_each_debit_is_applied_on
             answered.append(await client.debit("alice", 1))
 
     async def until(reached: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE_S):
             while not reached():  # noqa: ASYNC110 (a condition with a deadline)
                 await asyncio.sleep(0.01)
 

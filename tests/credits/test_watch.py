@@ -25,6 +25,7 @@ from tests.support.credit_service import (
     CreditService,
     Value,
 )
+from tests.support.deadline import DEADLINE_S
 
 LONG_S = 3600.0
 """A poll that never comes in a test: what is seen was told."""
@@ -70,7 +71,7 @@ def watched(memory: CreditService) -> Watched:
 
 
 async def _next(stream: Stream) -> pb.WatchBalanceResponse:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         return await anext(stream)
 
 
@@ -250,6 +251,6 @@ async def test_it_works_over_the_wire(alice: Account, service: CreditService) ->
     assert message.balance.available == 9
     assert _events(message) == [(5, False)]
     call.cancel()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         while service.ledger.watches.count:  # noqa: ASYNC110 (nothing tells that a call is gone)
             await asyncio.sleep(0.01)

@@ -44,13 +44,13 @@ from services.store.open import open_store
 from services.store.port import Store
 from services.store.requests import RequestRecords
 from tests.support.auth_service import AuthClient, Clock, running_auth_service
+from tests.support.deadline import DEADLINE_S
 from tests.support.fake_chain import NETWORK, FakeChain, running_fake_chain
 
 if TYPE_CHECKING:
     from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
     from tollmesh.edge.v1.edge_pb2_grpc import EdgeServiceAsyncStub
 
-DEADLINE_S = 15.0
 ALL_ERRORS = (
     *auth_errors.ERRORS,
     *credits_errors.ERRORS,

@@ -13,7 +13,7 @@ from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceStub
 
 from services.credits import errors as credits_errors
 from services.credits.errors import InsufficientCreditError
-from services.edge.credit.holds import Holds, Usage
+from services.edge.credit.holds import HoldPolicy, Holds, Usage
 from services.edge.credit.journal import Entry, Journal
 from services.edge.credit.ledger import Ledger
 from services.edge.credit.payments import Payments
@@ -32,10 +32,15 @@ async def holds(world: World) -> AsyncIterator[Holds]:
         await holds.drain(5.0)
 
 
-def make_holds(directory: Path, stub: object, transfer_s: float = 600.0) -> Holds:
+def make_holds(
+    directory: Path,
+    stub: object,
+    transfer_s: float = 600.0,
+    policy: HoldPolicy | None = None,
+) -> Holds:
     ledger = Ledger(stub)  # type: ignore[arg-type]  # the async stub has no class at run time
     journal = Journal(directory / "journal", 16)
-    return Holds(ledger, journal, transfer_s=transfer_s, slowest_bytes_per_s=10_000)
+    return Holds(ledger, journal, transfer_s=transfer_s, slowest_bytes_per_s=10_000, policy=policy)
 
 
 def usage_of(tenant: Tenant, quantity: int = 10_240) -> Usage:
@@ -188,6 +193,24 @@ async def test_a_hold_that_nobody_settles_returns_to_the_balance(
 
         await until(is_back, "the hold expires")
         await holds.drain(1.0)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_what_an_expiry_debited_is_refunded_when_nothing_was_delivered(
+    world: World, tenant: Tenant, answered: bool
+) -> None:
+    policy = HoldPolicy(unsettled=credits_pb2.EXPIRY_POLICY_DEBIT_ESTIMATE)
+    async with connect(world.credit_service.address, errors=credits_errors.ERRORS) as channel:
+        holds = make_holds(world.directory, CreditServiceStub(channel), -60.0, policy)
+        hold = await holds.reserve(usage_of(tenant, 20_480), delivery=True)  # it lives for 2 s
+        if not answered:
+            holds._journal.name_hold(hold.slot, "")  # as before the answer came
+        assert [entry.amount for entry in await tenant.paid()] == [40], "the expiry debited it"
+        next_one = make_holds(world.directory, CreditServiceStub(channel), policy=policy)
+        assert next_one.recover() == 1
+        await next_one.drain(5.0)
+    balance = await tenant.balance()
+    assert (balance.available, balance.spent, balance.held) == (1_000_000_000, 0, 0)
 
 
 async def test_a_reservation_whose_answer_was_lost_is_undone(

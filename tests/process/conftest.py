@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.deadline import DEADLINE_S
+
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 30.0
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from services.process import logs
 from services.rpc.client import connect
 from services.rpc.errors import ServiceError
 from tests.process.conftest import StartEcho
+from tests.support.deadline import DEADLINE_S
 from tests.support.echo_service import Message, pb, pb_grpc
 
 KEY = "tm_local_k1_hunter2hunter2"
@@ -136,7 +137,7 @@ async def test_batched_lines_are_written_by_themselves(written: Callable[[], byt
     lines = logs.BatchedLines("tick")
     lines.add({"n": 1})
     lines.add({"n": 2})
-    text = await asyncio.wait_for(asyncio.to_thread(written), 5)
+    text = await asyncio.wait_for(asyncio.to_thread(written), DEADLINE_S)
     assert [json.loads(line)["n"] for line in text.splitlines()] == [1, 2]
 
 
@@ -148,7 +149,7 @@ async def test_many_batched_lines_do_not_wait_for_the_time(
     lines = logs.BatchedLines("tick")
     for n in range(20):
         lines.add({"n": n})
-    text = await asyncio.wait_for(asyncio.to_thread(written), 5)
+    text = await asyncio.wait_for(asyncio.to_thread(written), DEADLINE_S)
     assert [json.loads(line)["n"] for line in text.splitlines()] == list(range(20))
 
 

@@ -16,6 +16,7 @@ from grpc_health.v1 import (  # type: ignore[import-untyped]  # has none
 
 from services.rpc.errors import DependencyUnavailableError, ShuttingDownError
 from tests.rpc.conftest import Stub
+from tests.support.deadline import DEADLINE_S
 from tests.support.echo_server import EchoServer, running_echo
 from tests.support.echo_service import Message, pb
 
@@ -86,7 +87,7 @@ async def test_under_load_whatever_began_is_answered(
             answered.add(own)
 
     load = asyncio.gather(*(call_on(caller) for caller in range(20)))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         while len(answered) < 200:  # noqa: ASYNC110 (what the load has done so far)
             await asyncio.sleep(0.01)
     await _stopping(echo)

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import grpc
 
 from tests.rpc.conftest import Stub
+from tests.support.deadline import DEADLINE_S
 from tests.support.echo_server import EchoServer
 from tests.support.echo_service import Message, pb
 from tests.support.http2_peer import Http2Peer, framed, request_headers
@@ -26,7 +27,7 @@ async def _progress(stub: Stub, key: str) -> int:
 
 async def _settled(stub: Stub, key: str) -> int:
     """How far a handler got, once it gets no further."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         before = -1
         while (now := await _progress(stub, key)) != before or now == 0:
             before = now
@@ -35,7 +36,7 @@ async def _settled(stub: Stub, key: str) -> int:
 
 
 async def _further(stub: Stub, key: str, than: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         while await _progress(stub, key) <= than:  # noqa: ASYNC110 (another process)
             await asyncio.sleep(0.01)
 

@@ -10,6 +10,7 @@ from grpc_health.v1 import (  # type: ignore[import-untyped]  # has none
 )
 
 from services.rpc.client import connect
+from tests.support.deadline import DEADLINE_S
 from tests.support.echo_server import EchoServer
 from tests.support.echo_service import pb
 
@@ -23,11 +24,13 @@ async def test_it_is_called_by_that_name(echo: EchoServer) -> None:
             request_serializer=pb.SayRequest.SerializeToString,
             response_deserializer=pb.SayResponse.FromString,
         )
-        answer = await say(pb.SayRequest(text="hello"), timeout=5)
+        answer = await say(pb.SayRequest(text="hello"), timeout=DEADLINE_S)
         assert answer.text == "hello"
         await echo.until_logged("call", method=f"/{SERVICE}/Say", code="OK")
         health = health_pb2_grpc.HealthStub(channel)
-        status = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=5)
+        status = await health.Check(
+            health_pb2.HealthCheckRequest(service=SERVICE), timeout=DEADLINE_S
+        )
         assert status.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -39,5 +42,5 @@ async def test_its_rules_are_those_of_the_proto(echo: EchoServer) -> None:
             response_deserializer=pb.SayResponse.FromString,
         )
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await say(pb.SayRequest(text="much too long"), timeout=5)
+            await say(pb.SayRequest(text="much too long"), timeout=DEADLINE_S)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

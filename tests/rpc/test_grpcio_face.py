@@ -6,9 +6,8 @@ import asyncio
 from typing import Any
 
 from tests.rpc.conftest import ServeEcho, Stub
+from tests.support.deadline import DEADLINE_S
 from tests.support.echo_service import EchoServicer, Message, pb
-
-WAIT_S = 5.0
 
 
 class Endless(EchoServicer):
@@ -70,6 +69,6 @@ async def test_a_cancellation_after_a_failed_write_leaves_the_handler_its_cleani
     asyncio.get_running_loop().set_task_factory(make_task)
     async with serve_echo(servicer) as (stub, _):
         await _read_three_and_leave(stub)
-        await asyncio.wait_for(servicer.ended.wait(), WAIT_S)
+        await asyncio.wait_for(servicer.ended.wait(), DEADLINE_S)
     assert servicer.may_clean_up.is_set()
     assert servicer.cleaned_up

@@ -13,6 +13,7 @@ from services.rpc.errors import (
     OverloadedError,
 )
 from tests.rpc.conftest import Stub
+from tests.support.deadline import DEADLINE_S
 from tests.support.echo_server import EchoServer, running_echo
 from tests.support.echo_service import Message, pb
 
@@ -37,7 +38,7 @@ def _hold(stub: Stub, key: str) -> asyncio.Task[Message]:
 
 async def _until_let_in(stub: Stub) -> None:
     """Until the server has noticed that calls are over."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         while True:
             try:
                 await stub.Say(pb.SayRequest(text="in"))

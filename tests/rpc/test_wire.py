@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from tests.rpc.conftest import Stub
+from tests.support.deadline import DEADLINE_S
 from tests.support.echo_server import EchoServer
 from tests.support.echo_service import pb
 from tests.support.http2_peer import Answer, Http2Peer, framed, request_headers
@@ -237,7 +238,7 @@ async def test_bytes_that_are_no_http2_end_their_connection_alone(
         host, _, port = echo.address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b"\x00" * 100)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             while await reader.read(65_536):
                 pass
         writer.close()

@@ -19,6 +19,7 @@ from services.store.optimistic import MARKERS
 from services.store.port import Operation, Store
 from tests.support import hot_debits
 from tests.support.credit_service import Account, CreditService
+from tests.support.deadline import DEADLINE_S
 from tests.support.ledger_audit import audit_account
 
 pytestmark = pytest.mark.fdb
@@ -95,7 +96,7 @@ async def test_a_cluster_that_does_not_answer_is_reported(
     monkeypatch.setattr(foundationdb, "_TIMEOUT_MS", 300)
     nowhere = tmp_path / "fdb.cluster"
     nowhere.write_text("test:nowhere@127.0.0.1:1\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         with pytest.raises(StoreUnavailableError):
             await open_store(f"fdb://{nowhere}")
         with pytest.raises(StoreUnavailableError):

@@ -14,6 +14,7 @@ from services.store.errors import StoreOverloadedError, StoreUnavailableError
 from services.store.group_commit import MAX_BATCH_BYTES, GroupCommit, Limits
 from services.store.layer import Layer, Snapshot
 from services.store.port import Committed, Operation, Transaction
+from tests.support.deadline import DEADLINE_S
 from tests.support.store_model import Model
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class OpenEngine:
 
     async def committing(self, transactions: int) -> None:
         """Waits until so many transactions have begun."""
-        async with asyncio.timeout(10), self.begun:
+        async with asyncio.timeout(DEADLINE_S), self.begun:
             await self.begun.wait_for(lambda: len(self.layers) >= transactions)
 
     async def ready(self, lane: int) -> None:
@@ -103,7 +104,7 @@ async def test_a_loop_that_is_busy_for_ever_delays_no_commit_for_ever() -> None:
     store = GroupCommit(engine)
     first = asyncio.create_task(store.commit(Operation(partial(put, b"first", b""), "g")))
     others: list[asyncio.Task[Committed[None]]] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         while not first.done():
             operation = Operation(partial(put, b"%d" % len(others), b""), "g")
             others.append(asyncio.create_task(store.commit(operation)))

@@ -23,6 +23,7 @@ from services.store.errors import StoreOverloadedError, StoreUnavailableError
 from services.store.group_commit import Limits
 from services.store.open import open_store
 from services.store.port import Operation, ReadTransaction, Store, Transaction
+from tests.support.deadline import DEADLINE_S
 from tests.support.embedded_store import (
     SEGMENT,
     everything,
@@ -164,7 +165,7 @@ async def test_memory_is_bounded_commits_wait_for_a_slow_checkpoint_and_more_are
     gate = Gate(monkeypatch)
     async with opened(tmp_path / "store", limits=Limits(waiting_operations=5)) as store:
         done = 0
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             while True:
                 try:
                     operation = Operation(partial(put, done, 100))

@@ -21,6 +21,7 @@ from services.store.requests import (
     fingerprint,
     sweep_for_ever,
 )
+from tests.support.deadline import DEADLINE_S
 from tests.support.seeds import chosen_seed
 
 SECOND_US = 1_000_000
@@ -221,7 +222,7 @@ async def test_the_sweeper_clears_a_backlog_and_outlives_a_failure_of_the_store(
             failing, RECORDS, every_s=0.01, now_us=lambda: later_us, failed=failures.append
         )
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         removed = [await failing.results.get() for _ in range(3)]
     sweeper.cancel()
     await asyncio.gather(sweeper, return_exceptions=True)

@@ -13,6 +13,7 @@ from services.store.errors import StoreError, StoreUnavailableError
 from services.store.open import open_store
 from services.store.port import Committed, Operation, Store, T, Transaction
 from services.store.retention import LONGEST_STEP_S, STEP_S, Retention
+from tests.support.deadline import DEADLINE_S
 from tests.support.seeds import chosen_seed
 
 SECOND_US = 1_000_000
@@ -138,7 +139,7 @@ async def test_it_goes_on_while_a_sweeper_rests_for_long(
         )
     )
     before_us = process.past_us
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         for steps in range(1, 6):
             machine.now_s += STEP_S
             while process.past_us < before_us + steps * STEP_S * SECOND_US:  # noqa: ASYNC110 (has no event)

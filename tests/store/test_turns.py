@@ -13,6 +13,7 @@ from services.store.engines.simulated import NO_FAULTS, SimulatedCluster, Simula
 from services.store.layer import Layer
 from services.store.optimistic import Conflict, Database, OptimisticEngine
 from services.store.turns import LINES, LOSSES, Lines
+from tests.support.deadline import DEADLINE_S
 
 LANE = 2
 MARKER = b"\xffmarker/"
@@ -32,7 +33,7 @@ async def tickets(database: Database) -> list[bytes]:
 
 async def until_standing(database: Database, name: bytes) -> None:
     """Waits for a ticket; each look lets others go on."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         while name not in await tickets(database):
             pass
 

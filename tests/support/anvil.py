@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.deadline import DEADLINE_S
+
 PACKAGES = Path(__file__).parents[2] / "deploy/node/node_modules/@foundry-rs"
 # The program itself, not the script before it: a script that is ended leaves it behind.
 PROGRAM = next(PACKAGES.glob("anvil-*/bin/anvil"), PACKAGES / "anvil")
-START_S = 30.0
 CHAIN_ID = 31337
 # The first account that anvil funds, the same on every machine; worth nothing anywhere.
 FUNDED_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
@@ -73,7 +74,7 @@ class Anvil:
         request = urllib.request.Request(  # noqa: S310 (our own chain)
             self.url, body.encode(), {"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310 (our own chain)
+        with urllib.request.urlopen(request, timeout=DEADLINE_S) as response:  # noqa: S310 (our own chain)
             answer = json.load(response)
         assert "error" not in answer, answer
         return answer.get("result")
@@ -107,7 +108,7 @@ async def running_anvil(directory: Path, *options: str, port: int = 0) -> AsyncI
 
 
 async def _listening(process: asyncio.subprocess.Process, log_file: Path) -> str:
-    async with asyncio.timeout(START_S):
+    async with asyncio.timeout(DEADLINE_S):
         while True:
             log = await asyncio.to_thread(log_file.read_text)
             if found := re.search(r"Listening on (127\.0\.0\.1:\d+)", log):

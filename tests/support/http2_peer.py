@@ -18,7 +18,8 @@ import h2.errors
 import h2.events
 import h2.exceptions
 
-_DEADLINE_S = 20.0
+from tests.support.deadline import DEADLINE_S
+
 Message = Any
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -218,7 +219,7 @@ class Http2Peer:
         return answer.ended or answer.reset is not None
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(_DEADLINE_S), self._changed:
+        async with asyncio.timeout(DEADLINE_S), self._changed:
             await self._changed.wait_for(condition)
 
     def _flush(self) -> None:

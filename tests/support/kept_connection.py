@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-_DEADLINE_S = 15.0
+from tests.support.deadline import DEADLINE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class KeptConnection:
 
     async def answer(self, *, has_body: bool = True) -> RawAnswer:
         """The next one."""
-        async with asyncio.timeout(_DEADLINE_S):
+        async with asyncio.timeout(DEADLINE_S):
             head = (await self._reader.readuntil(b"\r\n\r\n"))[:-4]
             answer = RawAnswer(head, b"")
             length = int(answer.field("content-length") or 0) if has_body else 0
@@ -60,7 +60,7 @@ class KeptConnection:
 
     async def ended(self) -> bytes:
         """What else comes, until the server ends the connection."""
-        async with asyncio.timeout(_DEADLINE_S):
+        async with asyncio.timeout(DEADLINE_S):
             return await self._reader.read()
 
     async def close(self) -> None:

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from tollmesh.credits.v1 import credits_pb2 as pb
 
-SETTLE_S = 30.0
+from tests.support.deadline import DEADLINE_S
+
 _PAGE = 500
 
 
@@ -64,7 +65,7 @@ async def audit_account(
     account_id: str,
     *,
     until_settled: bool = False,
-    timeout_s: float = SETTLE_S,
+    timeout_s: float = DEADLINE_S,
 ) -> Audit:
     """Checks an account's books. ``until_settled`` waits until nothing is held any more.
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.cli.mesh.processes import free_port
+from tests.support.deadline import DEADLINE_S
 from tests.support.debian import program
 
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "nginx"
-_DEADLINE_S = 10.0
 _KEPT = "keepalive 64; keepalive_requests 100000;"
 
 
@@ -84,7 +84,7 @@ async def running_nginx(
         if process.returncode is None:
             process.send_signal(signal.SIGQUIT)
             try:
-                await asyncio.wait_for(process.wait(), _DEADLINE_S)
+                await asyncio.wait_for(process.wait(), DEADLINE_S)
             except TimeoutError:
                 process.terminate()
                 await process.wait()
@@ -112,7 +112,7 @@ def lay_out(home: Path, port: int, edge: str, secret: str, origin: str, cache_di
 
 
 async def _listening(server: Nginx) -> None:
-    async with asyncio.timeout(_DEADLINE_S):
+    async with asyncio.timeout(DEADLINE_S):
         while True:
             assert server.process.returncode is None, server.errors()
             try:

@@ -23,13 +23,13 @@ from services.cli.mesh.processes import free_port
 from services.credits import errors as credits_errors
 from services.rpc.client import connect
 from tests.support.chain_process import made_objects
+from tests.support.deadline import DEADLINE_S
 from tests.support.fake_chain import NETWORK
 from tests.support.service_process import ServiceProcess, running
 
 if TYPE_CHECKING:
     from tollmesh.credits.v1.credits_pb2_grpc import CreditServiceAsyncStub
 
-STOPPED_S = 20.0
 _SCOPES = (auth_pb2.SCOPE_DOWNLOAD, auth_pb2.SCOPE_UPLOAD, auth_pb2.SCOPE_READ)
 
 
@@ -54,7 +54,7 @@ class ProcessMesh:
         """Stops a process as it is, with all its threads: it keeps its connections, no more."""
         process = self.processes[name].process
         process.send_signal(signal.SIGSTOP)
-        async with asyncio.timeout(STOPPED_S):
+        async with asyncio.timeout(DEADLINE_S):
             await asyncio.to_thread(_wait_until_stopped, process.pid)
 
     def resume(self, name: str) -> None:

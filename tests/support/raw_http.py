@@ -7,11 +7,12 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tests.support.deadline import DEADLINE_S
+
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [\t\x20-\x7e\x80-\xff]*").fullmatch
 _FIELD_LINE = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*"
 ).fullmatch
-_DEADLINE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class RawClient:
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
-            self._socket = socket.create_connection(self._address, _DEADLINE_S)
+            self._socket = socket.create_connection(self._address, DEADLINE_S)
         return self._socket
 
     def _head(self) -> tuple[int, tuple[tuple[str, str], ...]]:

@@ -16,7 +16,7 @@ from configparser import ConfigParser
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_DEADLINE_S = 60.0
+from tests.support.deadline import DEADLINE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ async def judged(
     )
     question = json.dumps({"url": url, "headers": dict(headers or {}), "method": method})
     try:
-        async with asyncio.timeout(_DEADLINE_S):
+        async with asyncio.timeout(DEADLINE_S):
             output, complaints = await process.communicate(question.encode())
     finally:
         if process.returncode is None:

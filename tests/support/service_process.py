@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.deadline import DEADLINE_S
+
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 30.0
 
 
 @dataclass(slots=True)

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from services.cli.mesh.processes import free_port
+from tests.support.deadline import DEADLINE_S
 from tests.support.debian import program
 
-_DEADLINE_S = 10.0
 _CONFIGURATION = """\
 user root;
 master_process off;
@@ -65,7 +65,7 @@ async def running_static_nginx(root: Path, home: Path, media_type: str) -> Async
 
 
 async def _listening(port: int, process: asyncio.subprocess.Process, home: Path) -> None:
-    async with asyncio.timeout(_DEADLINE_S):
+    async with asyncio.timeout(DEADLINE_S):
         while True:
             assert process.returncode is None, (home / "error.log").read_text()
             try:

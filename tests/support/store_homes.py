@@ -26,6 +26,7 @@ from services.store.group_commit import GroupCommit, Limits
 from services.store.open import open_store
 from services.store.port import Store
 from tests.support import store_writer
+from tests.support.deadline import DEADLINE_S
 
 ENGINES = ["lmdb", "simulated", pytest.param("foundationdb", marks=pytest.mark.fdb)]
 
@@ -84,7 +85,7 @@ async def _killed(process: store_writer.WriterProcess, seed: int) -> list[str]:
     dice = random.Random(seed)
     try:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(DEADLINE_S):
                 await process.first_line()
             await asyncio.sleep(dice.uniform(0.0, 0.1))
     finally:

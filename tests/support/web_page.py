@@ -23,12 +23,12 @@ from typing import Any
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
 
+from tests.support.deadline import DEADLINE_S
 from tests.support.echo_service import pb
 
 NODE = Path(__file__).parents[2] / "deploy" / "node"
 SCRIPT = Path(__file__).with_name("web_client.mjs")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-DEADLINE_S = 60.0
 Report = dict[str, Any]
 
 _CONNECT, _PROTOBUF = "@connectrpc/connect", "@bufbuild/protobuf"

@@ -22,6 +22,7 @@ import pytest
 from services.cli.mesh.processes import free_port
 from tests.edge.conftest import TERMS, Tenant, World
 from tests.edge.door.paid import captured_by_path
+from tests.support.deadline import DEADLINE_S
 from tests.support.envoy_proxy import running_envoy
 from tests.support.file_server import FileServer
 from tests.support.ledger_audit import Audit, audit_account
@@ -147,6 +148,6 @@ async def test_they_balance_when_deliveries_are_paid_out_of_a_lease(
 
 async def _after(downloads: Downloads, count: int) -> None:
     """Waits until so many downloads are done."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE_S):
         while len(downloads.received) < count:  # noqa: ASYNC110 (no event for each)
             await asyncio.sleep(0.005)

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tests.edge.conftest import Answer, RunningEdge, Tenant, World
-from tests.support.caddy import Caddy
+from tests.support.caddy import Caddy, running_caddy
 from tests.support.nginx import Nginx, capture_log, running_nginx
 
 PREFIX = "/tollmesh-cache/"
@@ -113,8 +113,8 @@ def front_settings(secret_file: Path, nginx_home: Path) -> dict[str, Any]:
     return {"front_secret_file": secret_file, "capture_log": capture_log(nginx_home)}
 
 
-@pytest.fixture
-async def front(
+@asynccontextmanager
+async def behind_nginx(
     world: World, origin: Origin, nginx_home: Path, front_settings: dict[str, Any]
 ) -> AsyncIterator[Front]:
     """front.conf before the origin, and an edge."""
@@ -129,6 +129,47 @@ async def front(
         ) as nginx,
         client_of(nginx, edge) as front,
     ):
+        yield front
+
+
+@asynccontextmanager
+async def behind_caddy(
+    world: World, origin: Origin, home: Path, front_settings: dict[str, Any]
+) -> AsyncIterator[Front]:
+    """The Caddyfile before the origin, and an edge."""
+    async with (
+        world.edge(**front_settings) as edge,
+        running_caddy(
+            home,
+            edge=edge.edge.http.address,
+            secret=SECRET,
+            origin=origin.address,
+            capture_log=front_settings["capture_log"],
+        ) as caddy,
+        client_of(caddy, edge) as front,
+    ):
+        yield front
+
+
+@pytest.fixture
+async def front(
+    world: World, origin: Origin, nginx_home: Path, front_settings: dict[str, Any]
+) -> AsyncIterator[Front]:
+    """nginx before a server that it asks the edge for."""
+    async with behind_nginx(world, origin, nginx_home, front_settings) as front:
+        yield front
+
+
+@pytest.fixture(params=[behind_nginx, behind_caddy], ids=["nginx", "caddy"])
+async def either_front(
+    request: pytest.FixtureRequest,
+    world: World,
+    origin: Origin,
+    nginx_home: Path,
+    front_settings: dict[str, Any],
+) -> AsyncIterator[Front]:
+    """nginx, then Caddy: what must hold for both."""
+    async with request.param(world, origin, nginx_home, front_settings) as front:
         yield front
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 from tests.edge.conftest import until
 from tests.edge.origins.conftest import Fronted
+from tests.support.deadline import DEADLINE_S
 from tests.support.http_origin import Request, Script, answer, head
 
 CALLERS = 20
@@ -132,6 +133,6 @@ async def test_what_nobody_waits_for_any_more_is_not_fetched_on(fronted: Fronted
     async with fronted.edge.session.get("/origins/site/gone") as response:
         await response.content.readexactly(1)
         response.close()
-    await asyncio.wait_for(ended.wait(), 10)
+    await asyncio.wait_for(ended.wait(), DEADLINE_S)
     fronted.origin.on("/gone", answer(200, b"new", cache_control="max-age=60"))
     assert (await fronted.get("/gone")).body == b"new"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
+from tests.support.deadline import DEADLINE_S
 from tests.support.http_answers import answers_in
 
 SIZE = 300_000
@@ -25,7 +26,7 @@ async def test_an_answer_under_way_is_not_cut_into_by_a_refusal(
     [protocol] = edge.edge.http._server.server_state.connections
     await until(lambda: protocol._is_deaf, "the garbage has arrived")  # type: ignore[union-attr]  # ours
     world.chain.objects[cid].resume()
-    received += await asyncio.wait_for(reader.read(), 10)
+    received += await asyncio.wait_for(reader.read(), DEADLINE_S)
     writer.close()
     [answer] = answers_in(received)
     assert (answer.status, answer.body == data, answer.whole) == (200, True, True)
@@ -35,7 +36,7 @@ async def test_an_answer_under_way_is_not_cut_into_by_a_refusal(
 async def test_what_is_not_http_is_refused_with_a_problem(edge: RunningEdge) -> None:
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     writer.write(b"GET / HTTP/1.1\r\nno colon\r\n\r\n")
-    [answer] = answers_in(await asyncio.wait_for(reader.read(), 10))
+    [answer] = answers_in(await asyncio.wait_for(reader.read(), DEADLINE_S))
     writer.close()
     assert answer.status == 400
     assert answer.fields[b"content-type"] == b"application/problem+json"
@@ -56,7 +57,7 @@ async def test_a_hit_under_way_is_not_cut_into_either(
     received = await reader.readexactly(1000)
     writer.write(b"\x00 garbage\r\n\r\n" + head)
     await writer.drain()
-    received += await asyncio.wait_for(reader.read(), 20)
+    received += await asyncio.wait_for(reader.read(), DEADLINE_S)
     writer.close()
     [answer] = answers_in(received)
     assert (answer.status, answer.body == data, answer.whole) == (200, True, True)

@@ -15,13 +15,12 @@ import pytest
 from tollmesh.credits.v1 import credits_pb2
 
 from tests.edge.conftest import object_path, until
+from tests.support.deadline import DEADLINE_S
 from tests.support.ledger_audit import audit_account
 from tests.support.process_mesh import ProcessMesh, process_mesh
 
 HELD, SIZE = 6, 20_000
 READERS = 8
-HUNG_S = 20.0
-"""A request that takes longer hangs."""
 WAYS = ("hang", "kill")
 DECISION_S = 3.0
 """How long an edge may reuse what the auth service decided."""
@@ -42,7 +41,7 @@ class _Reader:
     async def get(self, cid: str) -> int:
         """One download: right, or refused with 503 and Retry-After, and soon; the status."""
         began = time.monotonic()
-        async with asyncio.timeout(HUNG_S):
+        async with asyncio.timeout(DEADLINE_S):
             url = self.mesh.url + object_path(cid)
             async with self.session.get(url, headers={"X-API-Key": self.key}) as answer:
                 body = await answer.read()

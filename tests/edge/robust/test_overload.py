@@ -12,6 +12,7 @@ import pytest
 
 from services.edge.http import server
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
+from tests.support.deadline import DEADLINE_S
 from tests.support.http_answers import answers_in
 from tests.support.service_process import running
 
@@ -38,7 +39,7 @@ async def _asked(streams: Streams) -> bytes:
     """The whole answer to a request for the health of the process."""
     reader, writer = streams
     writer.write(REQUEST)
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_S)
     length = re.search(rb"content-length: (\d+)", head)
     assert length, head
     return head + await reader.readexactly(int(length[1]))
@@ -74,7 +75,7 @@ async def test_a_connection_too_many_that_asks_nothing_is_cut_off(
     async with world.edge(connections=1) as edge, AsyncExitStack() as stack:
         await edge.session.close()
         [first, late] = await _connected(stack, edge.host, edge.port, 2)
-        assert await asyncio.wait_for(_end_of(late), 10) == b""
+        assert await asyncio.wait_for(_end_of(late), DEADLINE_S) == b""
         assert (await _asked(first)).startswith(b"HTTP/1.1 200 ")
 
 
@@ -113,7 +114,7 @@ async def test_heads_that_trickle_in_keep_nobody_out_and_end(
         trickling = asyncio.create_task(_trickle(slow))
         for _ in range(20):
             assert (await edge.get("/healthz")).status == 200
-        ends = await asyncio.wait_for(asyncio.gather(*map(_end_of, slow)), 20)
+        ends = await asyncio.wait_for(asyncio.gather(*map(_end_of, slow)), DEADLINE_S)
         trickling.cancel()
         await asyncio.gather(trickling, return_exceptions=True)
     assert set(ends) == {b""}
