@@ -109,9 +109,8 @@ class OriginConnection(asyncio.Protocol):
             await self._news
         piece = self._pieces.popleft()
         self._buffered -= len(piece)
-        if self._paused and self._buffered < _BUFFERED_BYTES // 2 and self._transport is not None:
-            self._paused = False
-            self._transport.resume_reading()
+        if self._buffered < _BUFFERED_BYTES // 2:
+            self._resume()
         return piece
 
     def close(self) -> None:
@@ -238,6 +237,8 @@ class OriginConnection(asyncio.Protocol):
             return
         self.complete = True
         self.reusable = reusable
+        # Whoever asks next listens, though nobody may have read this answer to its end.
+        self._resume()
         self._tell()
 
     def _fail(self, error: OriginUnavailableError) -> None:
@@ -249,6 +250,11 @@ class OriginConnection(asyncio.Protocol):
             self._head.set_exception(error)
             self._head.exception()  # nobody may be waiting
         self._tell()
+
+    def _resume(self) -> None:
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
 
     def _tell(self) -> None:
         if self._news is not None:
