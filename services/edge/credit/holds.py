@@ -38,6 +38,7 @@ SETTLEMENT_S = 60.0
 """How much longer than its transfer a hold lives."""
 
 _LONGEST_HOLD_S = 7 * 86_400
+_DEBIT_ESTIMATE = int(credits_pb.EXPIRY_POLICY_DEBIT_ESTIMATE)
 # Shorter than the credit service remembers request ids, so a repeated debit stays one debit.
 _GIVE_UP_S = 12 * 3600.0
 
@@ -302,11 +303,12 @@ class Holds:
 
     async def _undone(self, slot: int, entry: Entry) -> None:
         """Learns which hold a reservation made, if it did, and gives it back."""
+        until = entry.expires_at
+        if entry.policy == _DEBIT_ESTIMATE:
+            until += _GIVE_UP_S  # its expiry would take what nobody delivered
         try:
-            reserved = await self._ledger.reserve(entry, until=entry.expires_at)
-            await self._ledger.release(
-                entry.account_id, reserved.hold_id, _release_id(entry), entry.expires_at
-            )
+            entry.hold_id = (await self._ledger.reserve(entry, until=until)).hold_id
+            await self._give_back(entry, until)
         except ServiceError as error:
             log.info("reservation_not_undone", reason=error.reason_name())
         self._journal.clear(slot)
@@ -333,15 +335,26 @@ class Holds:
         # One capture for all attempts of a request; one release for each of its holds.
         request_id = entry.request_id.rpartition("-")[0]
         delivered = entry.delivered
+        if not delivered:
+            await self._give_back(entry, until)
+            return 0
         try:
-            if delivered:
-                return await self._ledger.capture(entry, delivered, f"{request_id}-c", until)
-            await self._ledger.release(entry.account_id, entry.hold_id, _release_id(entry), until)
+            return await self._ledger.capture(entry, delivered, f"{request_id}-c", until)
         except HoldNotOpenError as error:
-            if delivered and error.metadata.get("state") != "CAPTURED":
-                log.warning("settlement_late", account_id=entry.account_id, hold_id=entry.hold_id)
-                return await self._ledger.debit(entry, delivered, f"{request_id}-d", until)
-        return 0
+            if error.metadata.get("state") == "CAPTURED":
+                return 0
+            log.warning("settlement_late", account_id=entry.account_id, hold_id=entry.hold_id)
+            return await self._ledger.debit(entry, delivered, f"{request_id}-d", until)
+
+    async def _give_back(self, entry: Entry, until: float) -> None:
+        """Nothing was delivered: releases the hold, or has refunded what its expiry debited."""
+        request_id = _release_id(entry)
+        try:
+            await self._ledger.release(entry.account_id, entry.hold_id, request_id, until)
+        except HoldNotOpenError as error:
+            is_expired = error.metadata.get("state") == "EXPIRED"
+            if is_expired and entry.policy == _DEBIT_ESTIMATE:
+                await self._ledger.capture(entry, 0, request_id, until)
 
 
 def _usage(entry: Entry) -> Usage:
