@@ -35,6 +35,16 @@ def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return task
 
 
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Runs what must not be broken off in the middle: returns when it has ended, even cancelled."""
+    task = start(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
 def _retrieve(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()

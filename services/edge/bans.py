@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from services.edge.cache.catalog import Catalog, CatalogError, Statement
+from services.edge.cache.catalog import Catalog, Statement, told_to_callers
 from services.edge.errors import BanNotFoundError, ObjectBannedError
 from services.edge.objects import ObjectKey
-from services.rpc.errors import StoreUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,5 @@ class Bans:
         self._bans.pop(key.cid, None)
 
     async def _record(self, statement: Statement) -> None:
-        try:
+        with told_to_callers("The ban"):
             await self._catalog.change(statement, durable=True)
-        except CatalogError as error:  # a full disk, say
-            raise StoreUnavailableError("The ban could not be recorded; try again.") from error

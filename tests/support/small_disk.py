@@ -16,7 +16,7 @@ _MOUNT = 'mount -t tmpfs -o size="$0" tmpfs "$1" && shift && exec "$@"'
 
 
 class SmallDisk(Protocol):
-    """A directory for a store."""
+    """A directory for a store, or a cache."""
 
     directory: Path
 
@@ -24,8 +24,8 @@ class SmallDisk(Protocol):
     def before(self) -> Sequence[str]:
         """What a service's command must begin with."""
 
-    def fill(self, pid: int) -> None:
-        """From now on there is hardly any room for the process."""
+    def fill(self, pid: int, room_bytes: int = _ROOM_BYTES) -> None:
+        """From now on there is hardly any room for the process, or none."""
 
     def make_room(self, pid: int) -> None:
         """From now on there is."""
@@ -36,12 +36,13 @@ class Quota:
 
     before: Sequence[str] = ()
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, data_file: str = "data.mdb") -> None:
         self.directory = directory
+        self._data_file = data_file
 
-    def fill(self, pid: int) -> None:
+    def fill(self, pid: int, room_bytes: int = _ROOM_BYTES) -> None:
         """As above. Files that are larger already cannot be written at their end at all."""
-        limit = (self.directory / "data.mdb").stat().st_size + _ROOM_BYTES
+        limit = (self.directory / self._data_file).stat().st_size + room_bytes
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     def make_room(self, pid: int) -> None:
@@ -65,11 +66,11 @@ class Tmpfs:
         command = [*_namespace(), "sh", "-c", _MOUNT, "4096", str(directory), "true"]
         return not subprocess.run(command, capture_output=True, check=False).returncode
 
-    def fill(self, pid: int) -> None:
+    def fill(self, pid: int, room_bytes: int = _ROOM_BYTES) -> None:
         """As above."""
         with self._other(pid).open("wb") as other:
             room = os.statvfs(other.fileno())
-            other.write(b"x" * max(0, room.f_bavail * room.f_frsize - _ROOM_BYTES))
+            other.write(b"x" * max(0, room.f_bavail * room.f_frsize - room_bytes))
 
     def make_room(self, pid: int) -> None:
         """As above."""

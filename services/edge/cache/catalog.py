@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from services.edge.cache.schema import VERSIONS
 from services.edge.objects import ObjectInfo, ObjectKey
+from services.process.logs import get_logger
+from services.rpc.errors import StoreUnavailableError
+
+log = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -33,6 +38,19 @@ class CatalogVersionError(Exception):
 
 class CatalogError(OSError):
     """The catalog cannot be read or written: a full disk, say."""
+
+
+@contextmanager
+def told_to_callers(what: str) -> Iterator[None]:
+    """Has callers told that ``what`` is to be tried again; why a CatalogError came, the log says.
+
+    Raises StoreUnavailableError.
+    """
+    try:
+        yield
+    except CatalogError as error:
+        log.warning("cache_catalog_unwritable", error=str(error))
+        raise StoreUnavailableError(f"{what} could not be recorded; try again.") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from services.credits.errors import InsufficientCreditError
 from services.edge.admission import Caller
-from services.edge.cache.catalog import CatalogError
+from services.edge.background import to_its_end
+from services.edge.cache.catalog import told_to_callers
 from services.edge.cache.disk import DiskCache
 from services.edge.cache.pin_records import Due, Pin, PinRecords, PinRequest
 from services.edge.credit.holds import Hold, Holds, Receipt, Usage
@@ -82,8 +84,7 @@ class Pins:
     async def open(self) -> None:
         """Reads the pins. From now on the disk tier spares them. Raises CatalogError."""
         for pin in await self._records.all():
-            self._pins[pin.account_id, pin.key] = pin
-            self._keep(pin.key.cid, pin.size_bytes)
+            self._remember(pin)
         self._disk.spare(self._sizes.keys())
 
     def is_pinned(self, caller: Caller, key: ObjectKey) -> bool:
@@ -120,38 +121,23 @@ class Pins:
     async def pin(self, caller: Caller, key: ObjectKey, request_id: str) -> Pinned:
         """Fetches an object and keeps it. Idempotent by request id and by the pin itself.
 
-        Raises PinCapacityExhaustedError, RequestIdReusedError, InsufficientCreditError, and what
-        the services behind raise; nothing is paid then, or (the credit service did not answer) a
-        repetition finds what was.
+        Raises PinCapacityExhaustedError, RequestIdReusedError, InsufficientCreditError,
+        StoreUnavailableError, and what the services behind raise; nothing is paid then, or (the
+        credit service did not answer, or its answer could not be recorded) a repetition finds what
+        was.
         """
         async with self._lock(caller.account_id):
-            earlier = await self._earlier(caller, "pin", key, request_id)
-            info = await self._lookup.find(key)
-            pin = self._pins.get((caller.account_id, key))
-            if pin is not None and pin.due is not None:
-                pin, _ = await self._pay(pin, pin.due, again=True)
-            if pin is None and earlier is None:
-                return await self._pin(caller, key, info, request_id)
-            if earlier is None:
-                earlier = _request(caller, "pin", key, request_id)
-                await self._records.add_request(earlier)
-            paid_until = pin.paid_until if pin else 0.0
-            receipt = Receipt(earlier.amount, earlier.currency)
-            return Pinned(info, receipt, paid_until, created=False)
+            with told_to_callers("The pin"):
+                return await self._found_or_made(caller, key, request_id)
 
     async def unpin(self, caller: Caller, key: ObjectKey, request_id: str) -> None:
         """Lets go of an object; what is paid stays paid. Idempotent by request id.
 
-        Raises PinNotFoundError, RequestIdReusedError.
+        Raises PinNotFoundError, RequestIdReusedError, StoreUnavailableError.
         """
         async with self._lock(caller.account_id):
-            if await self._earlier(caller, "unpin", key, request_id) is not None:
-                return
-            pin = self._pins.get((caller.account_id, key))
-            if pin is None:
-                raise PinNotFoundError
-            await self._records.remove(pin, _request(caller, "unpin", key, request_id))
-            self._remove(pin)
+            with told_to_callers("The unpin"):
+                await self._unpin(caller, key, request_id)
 
     async def renew(self, pin: Pin, now: float) -> None:
         """Pays for a pin's next period if it is time, or ends the pin. Safe to repeat.
@@ -177,9 +163,32 @@ class Pins:
 
     async def end(self, pin: Pin, because: str) -> None:
         """Ends a pin that nobody asked to end."""
-        await self._records.remove(pin)
-        self._remove(pin)
+        await self._remove(pin, self._records.remove(pin))
         log.warning("pin_ended", account_id=pin.account_id, object=str(pin.key), because=because)
+
+    async def _found_or_made(self, caller: Caller, key: ObjectKey, request_id: str) -> Pinned:
+        earlier = await self._earlier(caller, "pin", key, request_id)
+        info = await self._lookup.find(key)
+        pin = self._pins.get((caller.account_id, key))
+        if pin is not None and pin.due is not None:
+            pin, _ = await self._pay(pin, pin.due, again=True)
+        if pin is None and earlier is None:
+            return await self._pin(caller, key, info, request_id)
+        if earlier is None:
+            earlier = _request(caller, "pin", key, request_id)
+            await self._records.add_request(earlier)
+        paid_until = pin.paid_until if pin else 0.0
+        receipt = Receipt(earlier.amount, earlier.currency)
+        return Pinned(info, receipt, paid_until, created=False)
+
+    async def _unpin(self, caller: Caller, key: ObjectKey, request_id: str) -> None:
+        if await self._earlier(caller, "unpin", key, request_id) is not None:
+            return
+        pin = self._pins.get((caller.account_id, key))
+        if pin is None:
+            raise PinNotFoundError
+        request = _request(caller, "unpin", key, request_id)
+        await self._remove(pin, self._records.remove(pin, request))
 
     async def _pay(
         self,
@@ -206,8 +215,7 @@ class Pins:
 
     async def _refused(self, pin: Pin, now: float) -> None:
         if pin.paid_until == pin.pinned_at:
-            await self._records.undo(pin)
-            self._remove(pin)
+            await self._remove(pin, self._records.undo(pin))
             return
         since = now if pin.refused_since is None else pin.refused_since
         unpaid = replace(pin, due=None, refused_since=since)
@@ -220,8 +228,10 @@ class Pins:
         )
 
     async def _put(self, pin: Pin, request: PinRequest | None = None) -> None:
-        await self._records.put(pin, request)
-        self._pins[pin.account_id, pin.key] = pin
+        await _change(self._records.put(pin, request), lambda: self._remember(pin))
+
+    async def _remove(self, pin: Pin, recording: Coroutine[Any, Any, None]) -> None:
+        await _change(recording, lambda: self._forget(pin))
 
     async def _pin(
         self, caller: Caller, key: ObjectKey, info: ObjectInfo, request_id: str
@@ -264,11 +274,7 @@ class Pins:
         pin = Pin(caller.account_id, key, info.size_bytes, due.start, due.start, due)
         currency = hold.reserved.currency
         request = _request(caller, "pin", key, request_id, hold.reserved.amount, currency)
-        try:
-            await self._put(pin, request)
-        except CatalogError as error:  # a full disk keeps nothing
-            raise PinCapacityExhaustedError from error
-        self._keep(key.cid, info.size_bytes)
+        await self._put(pin, request)
         pin, amount = await self._pay(pin, due, again=False, request=request)
         return Pinned(info, Receipt(amount, currency), pin.paid_until, created=True)
 
@@ -290,9 +296,14 @@ class Pins:
         """An account's pins change one after the other."""
         return self._locks.setdefault(account_id, asyncio.Lock())
 
-    def _remove(self, pin: Pin) -> None:
-        self._pins.pop((pin.account_id, pin.key), None)
-        self._let_go(pin.key.cid)
+    def _remember(self, pin: Pin) -> None:
+        if (pin.account_id, pin.key) not in self._pins:
+            self._keep(pin.key.cid, pin.size_bytes)
+        self._pins[pin.account_id, pin.key] = pin
+
+    def _forget(self, pin: Pin) -> None:
+        if self._pins.pop((pin.account_id, pin.key), None) is not None:
+            self._let_go(pin.key.cid)
 
     def _keep(self, cid: str, size_bytes: int) -> None:
         self._counts[cid] += 1
@@ -303,6 +314,16 @@ class Pins:
         if not self._counts[cid]:
             del self._counts[cid]
             del self._sizes[cid]
+
+
+async def _change(recording: Coroutine[Any, Any, None], then: Callable[[], None]) -> None:
+    """Records a change and makes it here: both or neither, though its caller gives up waiting."""
+
+    async def change() -> None:
+        await recording
+        then()
+
+    await to_its_end(change())
 
 
 def _request(

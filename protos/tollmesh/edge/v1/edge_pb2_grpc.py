@@ -103,7 +103,8 @@ class EdgeServiceServicer(object):
 
     def StatObject(self, request, context):
         """What is known of an object. Costs nothing; needs the scope READ or DOWNLOAD.
-        Errors: OBJECT_NOT_FOUND, OBJECT_CORRUPT, NETWORK_UNAVAILABLE. Safe to retry. Deadline: 5 s.
+        Errors: OBJECT_NOT_FOUND, OBJECT_CORRUPT, OBJECT_BANNED, NETWORK_UNAVAILABLE. Safe to retry.
+        Deadline: 5 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,8 +114,8 @@ class EdgeServiceServicer(object):
         """Streams a header and then the bytes of a range. The account pays for the bytes that were sent,
         at the price of a hit or a miss, and when the reader goes away only for those.
         Not idempotent: each call pays for what it gets; retry from the byte reached.
-        Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, RANGE_NOT_SATISFIABLE,
-        NETWORK_UNAVAILABLE. Deadline: by size.
+        Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, OBJECT_BANNED,
+        RANGE_NOT_SATISFIABLE, NETWORK_UNAVAILABLE. Deadline: by size.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,8 +144,9 @@ class EdgeServiceServicer(object):
         bytes by time, ahead, a period at a time (the edge's setting); each period is paid once. When
         there is not enough credit for the next one, the object stays for a while, then the pin ends.
         Idempotent by request_id, and pinning twice costs nothing.
-        Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, NETWORK_UNAVAILABLE,
-        PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED. Deadline: by size; safe to retry.
+        Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, OBJECT_BANNED,
+        NETWORK_UNAVAILABLE, PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED, STORE_UNAVAILABLE. Deadline: by
+        size; safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,7 +154,7 @@ class EdgeServiceServicer(object):
 
     def UnpinObject(self, request, context):
         """Lets go of a pinned object; what is paid stays paid. Idempotent by request_id.
-        Errors: PIN_NOT_FOUND, REQUEST_ID_REUSED. Deadline: 2 s.
+        Errors: PIN_NOT_FOUND, REQUEST_ID_REUSED, STORE_UNAVAILABLE. Deadline: 2 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,14 +43,15 @@ class EdgeServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EdgeServiceAsyncStub: ...
     StatObject: _grpc.UnaryUnaryMultiCallable[_edge_pb2.StatObjectRequest, _edge_pb2.StatObjectResponse]
     """What is known of an object. Costs nothing; needs the scope READ or DOWNLOAD.
-    Errors: OBJECT_NOT_FOUND, OBJECT_CORRUPT, NETWORK_UNAVAILABLE. Safe to retry. Deadline: 5 s.
+    Errors: OBJECT_NOT_FOUND, OBJECT_CORRUPT, OBJECT_BANNED, NETWORK_UNAVAILABLE. Safe to retry.
+    Deadline: 5 s.
     """
     ReadObject: _grpc.UnaryStreamMultiCallable[_edge_pb2.ReadObjectRequest, _edge_pb2.ReadObjectResponse]
     """Streams a header and then the bytes of a range. The account pays for the bytes that were sent,
     at the price of a hit or a miss, and when the reader goes away only for those.
     Not idempotent: each call pays for what it gets; retry from the byte reached.
-    Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, RANGE_NOT_SATISFIABLE,
-    NETWORK_UNAVAILABLE. Deadline: by size.
+    Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, OBJECT_BANNED,
+    RANGE_NOT_SATISFIABLE, NETWORK_UNAVAILABLE. Deadline: by size.
     """
     UploadObject: _grpc.StreamUnaryMultiCallable[_edge_pb2.UploadObjectRequest, _edge_pb2.UploadObjectResponse]
     """Takes a file and publishes it; the account pays for its bytes once. The header states the
@@ -67,12 +68,13 @@ class EdgeServiceStub:
     bytes by time, ahead, a period at a time (the edge's setting); each period is paid once. When
     there is not enough credit for the next one, the object stays for a while, then the pin ends.
     Idempotent by request_id, and pinning twice costs nothing.
-    Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, NETWORK_UNAVAILABLE,
-    PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED. Deadline: by size; safe to retry.
+    Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, OBJECT_BANNED,
+    NETWORK_UNAVAILABLE, PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED, STORE_UNAVAILABLE. Deadline: by
+    size; safe to retry.
     """
     UnpinObject: _grpc.UnaryUnaryMultiCallable[_edge_pb2.UnpinObjectRequest, _edge_pb2.UnpinObjectResponse]
     """Lets go of a pinned object; what is paid stays paid. Idempotent by request_id.
-    Errors: PIN_NOT_FOUND, REQUEST_ID_REUSED. Deadline: 2 s.
+    Errors: PIN_NOT_FOUND, REQUEST_ID_REUSED, STORE_UNAVAILABLE. Deadline: 2 s.
     """
     ListPins: _grpc.UnaryUnaryMultiCallable[_edge_pb2.ListPinsRequest, _edge_pb2.ListPinsResponse]
     """The account's pins on this edge, the oldest first, in pages; needs the scope pin or read.
@@ -110,14 +112,15 @@ class EdgeServiceAsyncStub(EdgeServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     StatObject: _aio.UnaryUnaryMultiCallable[_edge_pb2.StatObjectRequest, _edge_pb2.StatObjectResponse]  # type: ignore[assignment]
     """What is known of an object. Costs nothing; needs the scope READ or DOWNLOAD.
-    Errors: OBJECT_NOT_FOUND, OBJECT_CORRUPT, NETWORK_UNAVAILABLE. Safe to retry. Deadline: 5 s.
+    Errors: OBJECT_NOT_FOUND, OBJECT_CORRUPT, OBJECT_BANNED, NETWORK_UNAVAILABLE. Safe to retry.
+    Deadline: 5 s.
     """
     ReadObject: _aio.UnaryStreamMultiCallable[_edge_pb2.ReadObjectRequest, _edge_pb2.ReadObjectResponse]  # type: ignore[assignment]
     """Streams a header and then the bytes of a range. The account pays for the bytes that were sent,
     at the price of a hit or a miss, and when the reader goes away only for those.
     Not idempotent: each call pays for what it gets; retry from the byte reached.
-    Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, RANGE_NOT_SATISFIABLE,
-    NETWORK_UNAVAILABLE. Deadline: by size.
+    Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, OBJECT_BANNED,
+    RANGE_NOT_SATISFIABLE, NETWORK_UNAVAILABLE. Deadline: by size.
     """
     UploadObject: _aio.StreamUnaryMultiCallable[_edge_pb2.UploadObjectRequest, _edge_pb2.UploadObjectResponse]  # type: ignore[assignment]
     """Takes a file and publishes it; the account pays for its bytes once. The header states the
@@ -134,12 +137,13 @@ class EdgeServiceAsyncStub(EdgeServiceStub):
     bytes by time, ahead, a period at a time (the edge's setting); each period is paid once. When
     there is not enough credit for the next one, the object stays for a while, then the pin ends.
     Idempotent by request_id, and pinning twice costs nothing.
-    Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, NETWORK_UNAVAILABLE,
-    PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED. Deadline: by size; safe to retry.
+    Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, OBJECT_BANNED,
+    NETWORK_UNAVAILABLE, PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED, STORE_UNAVAILABLE. Deadline: by
+    size; safe to retry.
     """
     UnpinObject: _aio.UnaryUnaryMultiCallable[_edge_pb2.UnpinObjectRequest, _edge_pb2.UnpinObjectResponse]  # type: ignore[assignment]
     """Lets go of a pinned object; what is paid stays paid. Idempotent by request_id.
-    Errors: PIN_NOT_FOUND, REQUEST_ID_REUSED. Deadline: 2 s.
+    Errors: PIN_NOT_FOUND, REQUEST_ID_REUSED, STORE_UNAVAILABLE. Deadline: 2 s.
     """
     ListPins: _aio.UnaryUnaryMultiCallable[_edge_pb2.ListPinsRequest, _edge_pb2.ListPinsResponse]  # type: ignore[assignment]
     """The account's pins on this edge, the oldest first, in pages; needs the scope pin or read.
@@ -180,7 +184,8 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_edge_pb2.StatObjectResponse, _abc.Awaitable[_edge_pb2.StatObjectResponse]]:
         """What is known of an object. Costs nothing; needs the scope READ or DOWNLOAD.
-        Errors: OBJECT_NOT_FOUND, OBJECT_CORRUPT, NETWORK_UNAVAILABLE. Safe to retry. Deadline: 5 s.
+        Errors: OBJECT_NOT_FOUND, OBJECT_CORRUPT, OBJECT_BANNED, NETWORK_UNAVAILABLE. Safe to retry.
+        Deadline: 5 s.
         """
 
     @_abc_1.abstractmethod
@@ -192,8 +197,8 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams a header and then the bytes of a range. The account pays for the bytes that were sent,
         at the price of a hit or a miss, and when the reader goes away only for those.
         Not idempotent: each call pays for what it gets; retry from the byte reached.
-        Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, RANGE_NOT_SATISFIABLE,
-        NETWORK_UNAVAILABLE. Deadline: by size.
+        Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, OBJECT_BANNED,
+        RANGE_NOT_SATISFIABLE, NETWORK_UNAVAILABLE. Deadline: by size.
         """
 
     @_abc_1.abstractmethod
@@ -228,8 +233,9 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         bytes by time, ahead, a period at a time (the edge's setting); each period is paid once. When
         there is not enough credit for the next one, the object stays for a while, then the pin ends.
         Idempotent by request_id, and pinning twice costs nothing.
-        Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, NETWORK_UNAVAILABLE,
-        PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED. Deadline: by size; safe to retry.
+        Errors: INSUFFICIENT_CREDIT, OBJECT_NOT_FOUND, OBJECT_CORRUPT, OBJECT_BANNED,
+        NETWORK_UNAVAILABLE, PIN_CAPACITY_EXHAUSTED, REQUEST_ID_REUSED, STORE_UNAVAILABLE. Deadline: by
+        size; safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -239,7 +245,7 @@ class EdgeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_edge_pb2.UnpinObjectResponse, _abc.Awaitable[_edge_pb2.UnpinObjectResponse]]:
         """Lets go of a pinned object; what is paid stays paid. Idempotent by request_id.
-        Errors: PIN_NOT_FOUND, REQUEST_ID_REUSED. Deadline: 2 s.
+        Errors: PIN_NOT_FOUND, REQUEST_ID_REUSED, STORE_UNAVAILABLE. Deadline: 2 s.
         """
 
     @_abc_1.abstractmethod
