@@ -6,10 +6,17 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from services.process import logs
 from tests.support.cache_suite import INSTALLED
 from tests.support.seeds import chosen_seed
+
+# A busy machine is no reason to fail; what fails is printed so that it can be tried again.
+settings.register_profile(
+    "tollmesh", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tollmesh")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from services.store.open import open_store
 from services.store.port import Store
 from tests.support.auth_service import AuthClient, Clock, running_auth_service
-
-# A busy machine is no reason to fail; what fails is printed so that it can be tried again.
-settings.register_profile("tollmesh", deadline=None, print_blob=True)
-settings.load_profile("tollmesh")
+from tests.support.seeds import chosen_seed
 
 
 @pytest.fixture
@@ -28,8 +23,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """Embedded; a test's parameter ``simulated`` asks for the engine that fails on purpose."""
     url = f"lmdb://{tmp_path}/store"
     if getattr(request, "param", "lmdb") == "simulated":
-        url = f"simulated:?seed={random.randrange(2**32)}"
-        print(url)  # noqa: T201 (shown when the test fails)
+        url = f"simulated:?seed={chosen_seed()}"
     store = await open_store(url)
     yield store
     await store.close()

@@ -18,6 +18,7 @@ from services.rpc.client import connect
 from services.rpc.errors import DependencyUnavailableError
 from tests.support.anvil import Anvil
 from tests.support.chain_service import INBOX, ChainClient, chain_settings
+from tests.support.seeds import chosen_seed
 from tests.support.service_process import ServiceProcess, running
 
 SIZE = 1_600_000
@@ -61,9 +62,7 @@ async def mine_until(anvil: Anvil, after_s: float) -> None:
 
 
 async def test_a_publication_survives_sigkill_at_any_point(tmp_path: Path, anvil: Anvil) -> None:
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")  # noqa: T201 (a failure can be repeated with it)
-    rng = random.Random(seed)
+    rng = random.Random(chosen_seed())
     data = rng.randbytes(SIZE)
     settings = chain_settings(tmp_path, anvil.url, transactions_in_flight=4)
     acknowledged = None

@@ -7,7 +7,7 @@ import hashlib
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tollmesh.chain.v1 import chain_pb2
 
@@ -149,7 +149,6 @@ def test_names_are_safe_in_headers_and_on_disks(name: str, header: str) -> None:
 
 
 @given(name=st.text(max_size=255))
-@settings(print_blob=True)
 def test_any_name_is_read_back_by_the_grammar_and_is_safe(name: str) -> None:
     header = content_disposition("attachment", name)
     assert len(header) < 4096

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.chain.errors import RangeNotSatisfiableError
@@ -36,7 +36,6 @@ def _positions(size: int, spec: str) -> set[int]:
     size=st.integers(min_value=1, max_value=30),
     specs=st.lists(well_formed, min_size=1, max_size=8),
 )
-@settings(print_blob=True)
 def test_ranges_are_the_bytes_that_were_asked_for_and_each_once(
     size: int, specs: list[str]
 ) -> None:
@@ -57,7 +56,6 @@ def test_ranges_are_the_bytes_that_were_asked_for_and_each_once(
 
 
 @given(header=st.text(max_size=30) | st.text("bytes=0123-, \t", max_size=30))
-@settings(print_blob=True)
 def test_any_text_is_ranges_or_is_ignored(header: str) -> None:
     try:
         ranges = byte_ranges(header, 10)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 
 from services.store.engines import lmdb
 from tests.support.embedded_store import write_to
-
-# A busy machine is no reason to fail; what fails is printed so that it can be tried again.
-settings.register_profile("tollmesh", deadline=None, print_blob=True)
-settings.load_profile("tollmesh")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.store.errors import PageTokenInvalidError
@@ -87,7 +87,6 @@ async def test_what_comes_and_goes_between_pages_moves_nothing_else(store: Store
 
 
 @given(st.binary(min_size=1, max_size=180))
-@settings(deadline=None)
 def test_a_token_leads_back_to_its_position(position: bytes) -> None:
     token = LISTING.token(position)
     assert LISTING.position(token) == position
@@ -95,7 +94,6 @@ def test_a_token_leads_back_to_its_position(position: bytes) -> None:
 
 
 @given(st.binary(min_size=1, max_size=40), st.data())
-@settings(deadline=None)
 def test_a_token_that_was_changed_is_refused(position: bytes, data: st.DataObject) -> None:
     token = LISTING.token(position)
     place = data.draw(st.integers(0, len(token) - 1))
@@ -112,7 +110,6 @@ def test_a_token_that_was_changed_is_refused(position: bytes, data: st.DataObjec
 
 
 @given(st.text(max_size=60))
-@settings(deadline=None)
 def test_any_text_that_is_no_token_is_refused(text: str) -> None:
     with pytest.raises(PageTokenInvalidError):
         LISTING.position(text)
