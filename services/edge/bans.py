@@ -6,12 +6,15 @@ they were found. Bans are durable, and known here without asking anybody.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 
 from services.edge.cache.catalog import Catalog, Statement, told_to_callers
 from services.edge.errors import BanNotFoundError, ObjectBannedError
 from services.edge.objects import ObjectKey
+
+_PUT = "INSERT OR REPLACE INTO bans (cid, network, reason, time_s) VALUES (?, ?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Bans:
         self._catalog = catalog
         self._blocked_by = blocked_by
         self._bans: dict[str, Ban] = {}
+        self._changing = asyncio.Lock()
 
     async def open(self) -> None:
         """Reads the bans. Raises CatalogError."""
@@ -78,25 +82,19 @@ class Bans:
         Idempotent: one that is banned already keeps its time, and gets the new reason. Durable when
         this returns. Raises StoreUnavailableError: the object is banned until the next start then.
         """
-        known = self._bans.get(key.cid)
-        ban = Ban(key, reason, known.time_s if known else time.time())
-        self._bans[key.cid] = ban  # first: nothing is fetched any more while it is written
-        await self._record(
-            (
-                "INSERT OR REPLACE INTO bans (cid, network, reason, time_s) VALUES (?, ?, ?, ?)",
-                key.cid,
-                key.network,
-                reason,
-                ban.time_s,
-            )
-        )
+        async with self._changing:
+            known = self._bans.get(key.cid)
+            ban = Ban(key, reason, known.time_s if known else time.time())
+            self._bans[key.cid] = ban  # first: nothing is fetched any more while it is written
+            await self._record((_PUT, key.cid, key.network, reason, ban.time_s))
         return ban, known is None
 
     async def lift(self, key: ObjectKey) -> None:
         """Lets an object be served again. Raises BanNotFoundError, StoreUnavailableError."""
-        self.find(key)
-        await self._record(("DELETE FROM bans WHERE cid = ?", key.cid))
-        self._bans.pop(key.cid, None)
+        async with self._changing:
+            self.find(key)
+            await self._record(("DELETE FROM bans WHERE cid = ?", key.cid))
+            del self._bans[key.cid]
 
     async def _record(self, statement: Statement) -> None:
         with told_to_callers("The ban"):

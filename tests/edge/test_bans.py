@@ -15,6 +15,7 @@ from tollmesh.edge.v1 import edge_pb2
 from services.edge.admission import Client
 from services.edge.door.requests import GuestRequest
 from services.edge.errors import ObjectBannedError
+from services.edge.objects import ObjectKey
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
 from tests.support.cache_operations import BLOCKED_BY, MEBIBYTE, ban, ban_path, cached
 from tests.support.fake_chain import NETWORK, OTHER_NETWORK, cid_of
@@ -86,6 +87,17 @@ async def test_a_ban_outlives_a_restart_and_ends_when_it_is_lifted(
         assert (await edge.get(object_path(cid), tenant)).body == data
     async with world.edge() as edge:
         assert (await edge.get("/bans", operator)).json()["bans"] == []
+
+
+async def test_a_ban_that_crosses_its_lifting_stands_when_it_was_answered_last(
+    edge: RunningEdge, operator: Tenant
+) -> None:
+    cid = cid_of(b"anything")
+    await ban(edge, operator, cid)
+    lifting = edge.edge.bans.lift(ObjectKey(NETWORK, cid))
+    banning = edge.edge.bans.add(ObjectKey(NETWORK, cid), "again")
+    await asyncio.gather(lifting, banning)
+    assert (await edge.get(ban_path(cid), operator)).json()["reason"] == "again"
 
 
 async def test_who_is_reading_a_banned_object_is_cut_off(
