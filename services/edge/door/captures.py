@@ -57,6 +57,8 @@ class Captures:
                 unknown += self.take_line(line) is CaptureOutcome.UNKNOWN
             except LineMalformedError:
                 malformed += 1
+            except Exception:  # one line must not keep the others from being read
+                log.exception("log_line_failed")
             if position % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
         if malformed or unknown:

@@ -8,6 +8,7 @@ could not deliver is nobody's purchase.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import orjson
@@ -20,6 +21,8 @@ TICKET, REQUEST = "Tollmesh-Ticket", "Tollmesh-Request"
 UPLOAD = "upload"
 _OF_UPLOAD = f"~{UPLOAD}~"
 """Stands in the ticket of every upload."""
+
+_NUMBER = re.compile(r"0*[0-9]{1,20}").fullmatch
 
 
 class LineMalformedError(ValueError):
@@ -50,13 +53,10 @@ def delivered(line: bytes | str) -> Delivered:
     ticket, request = fields.get("ticket", ""), fields.get("request", "")
     if not isinstance(ticket, str) or not isinstance(request, str):
         raise LineMalformedError("the ticket or the request is not a text")
-    status = fields.get("status", 200)
-    if not isinstance(status, int):
-        raise LineMalformedError("the status is not a number")
+    status = _number(fields.get("status", 200), "the status is not a number")
     is_upload = _OF_UPLOAD in ticket and meter_of(ticket) == UPLOAD
-    total = fields.get("received_bytes" if is_upload else "sent_bytes", 0)
-    if type(total) is not int or total < 0:
-        raise LineMalformedError("no count of bytes")
+    count = fields.get("received_bytes" if is_upload else "sent_bytes", 0)
+    total = _number(count, "no count of bytes")
     return Delivered(ticket, request, total if 200 <= status < 300 else 0)
 
 
@@ -71,10 +71,21 @@ def _of_caddy(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _length(request: object) -> int:
+def _length(request: object) -> object:
     headers = request.get("headers") if isinstance(request, dict) else None
-    text = _first(headers, "Content-Length")
-    return int(text) if isinstance(text, str) and text.isdecimal() else 0
+    return _first(headers, "Content-Length") or 0
+
+
+def _number(value: object, what: str) -> int:
+    """A number, or a text of digits: what a client wrote may begin with noughts, thousands of them.
+
+    Neither JSON nor ``int`` takes that. Raises LineMalformedError.
+    """
+    if isinstance(value, str) and _NUMBER(value):
+        return int(value[-20:])
+    if type(value) is not int or value < 0:
+        raise LineMalformedError(what)
+    return value
 
 
 def _first(headers: object, name: str) -> object:

@@ -2,13 +2,16 @@
 
 ``/door/authorize`` answers with the status that the reader should get (``forward_auth`` of Caddy
 and Traefik pass it on); ``/door/auth-request`` with 204, 401 or 403 and the rest in headers, for
-nginx's ``auth_request`` knows no other status and passes no body on. See docs/front-door.md.
+nginx's ``auth_request`` knows no other status and passes no body on. See docs/nginx.md.
+
+Fronts pass on what readers sent besides: each path heeds only the names that its fronts set.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 
 from services.edge.door.captures import Captures
 from services.edge.door.door import Door
@@ -25,6 +28,8 @@ MAX_REPORT_BYTES = 1024 * 1024
 _NUMBER = re.compile(r"[0-9]{1,18}").fullmatch
 _CLOSED_RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})").fullmatch
 _OURS = {b"content-type", b"content-length"}
+_IN_NGINX, _IN_CADDY = "x-original-", "x-forwarded-"
+"""What the headers are called by which a front tells of the reader's request."""
 
 
 class DoorHandlers:
@@ -44,13 +49,13 @@ class DoorHandlers:
     async def authorize(self, exchange: Exchange) -> None:
         """``GET /door/authorize``: 204 with a ticket, or the problem that the reader gets."""
         self._fronts.check(exchange)
-        await self._answer(exchange, await self._admitted(exchange))
+        await self._answer(exchange, await self._admitted(exchange, _IN_CADDY))
 
     async def auth_request(self, exchange: Exchange) -> None:
         """``GET /door/auth-request``: the same in the form that nginx passes on."""
         self._fronts.check(exchange)
         try:
-            ticket = await self._admitted(exchange)
+            ticket = await self._admitted(exchange, _IN_NGINX)
         except ServiceError as error:
             exchange.log_fields["refused"] = error.reason_name()
             refusal = problem(error, instance=exchange.request_id)
@@ -74,8 +79,8 @@ class DoorHandlers:
                 outcomes.append(f"malformed: {error}")
         await exchange.respond_json(200, {"outcomes": outcomes})
 
-    async def _admitted(self, exchange: Exchange) -> Ticket:
-        request = _guest_request(exchange)
+    async def _admitted(self, exchange: Exchange, words: str) -> Ticket:
+        request = _guest_request(exchange, words)
         exchange.log_fields["guest"] = f"{request.method} {request.path.partition('?')[0]}"
         reader = self._fronts.reader(exchange)
         try:
@@ -92,47 +97,45 @@ class DoorHandlers:
 
     async def _answer(self, exchange: Exchange, ticket: Ticket) -> None:
         exchange.log_fields["account_id"] = ticket.account_id
-        headers: Headers = [(b"cache-control", b"no-store")]
-        if ticket.id:
-            headers += [
-                (b"tollmesh-ticket", ticket.id.encode("ascii")),
-                (b"tollmesh-account", ticket.account_id.encode("ascii")),
-                (b"tollmesh-cost", b"%d" % ticket.amount),
-                (b"tollmesh-currency", ticket.currency.encode("ascii", "replace")),
-                (b"tollmesh-available", b"%d" % ticket.available),
-            ]
+        # All of them, always: for one that is not there, Caddy puts in its own name for it.
+        headers: Headers = [
+            (b"cache-control", b"no-store"),
+            (b"tollmesh-ticket", ticket.id.encode("ascii")),
+            (b"tollmesh-account", ticket.account_id.encode("ascii")),
+            (b"tollmesh-cost", b"%d" % ticket.amount),
+            (b"tollmesh-currency", ticket.currency.encode("ascii", "replace")),
+            (b"tollmesh-available", b"%d" % ticket.available if ticket.id else b""),
+        ]
         await exchange.respond(204, headers)
 
 
-def _guest_request(exchange: Exchange) -> GuestRequest:
-    """What the front says of the reader's request, in nginx's words or in Caddy's."""
+def _guest_request(exchange: Exchange, words: str) -> GuestRequest:
+    """What the front says of the reader's request."""
     headers = exchange.headers
-
-    def told(*names: str) -> str:
-        return next((headers[name] for name in names if headers.get(name)), "")
-
-    path = told("x-original-uri", "x-forwarded-uri")
+    path = headers.get(f"{words}uri", "")
     if not path.startswith("/"):
-        raise InvalidArgumentError("X-Original-URI or X-Forwarded-Uri is to hold the path.")
+        raise InvalidArgumentError(f"{words.title()}URI is to hold the path.")
+    method = headers.get(f"{words}method", "") or "GET"
     return GuestRequest(
-        method=told("x-original-method", "x-forwarded-method") or "GET",
-        host=told("x-original-host", "x-forwarded-host"),
+        method=method,
+        host=headers.get(f"{words}host", ""),
         path=path,
-        request_key=told("tollmesh-request"),
-        estimate_bytes=_estimate(told("tollmesh-estimate"), headers.get("range", "")),
-        meter=told("tollmesh-meter"),
+        request_key=headers.get("tollmesh-request", ""),
+        estimate_bytes=_estimate(method, headers),
+        meter=headers.get("tollmesh-meter", ""),
     )
 
 
-def _estimate(stated: str, range_header: str) -> int | None:
+def _estimate(method: str, headers: Mapping[str, str]) -> int | None:
     """The most that will be sent, as far as that is known."""
+    stated = headers.get("tollmesh-estimate")
     if stated:
         if not _NUMBER(stated):
             raise InvalidArgumentError("Tollmesh-Estimate is not a number of bytes.")
         return int(stated)
-    wanted = _CLOSED_RANGE(range_header)
-    if wanted is None:
-        return None
+    wanted = _CLOSED_RANGE(headers.get("range", ""))
+    if wanted is None or method != "GET" or "if-range" in headers:
+        return None  # with If-Range, all of it may be sent
     first, last = map(int, wanted.groups())
     return last - first + 1 if first <= last else None
 

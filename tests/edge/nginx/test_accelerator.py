@@ -311,7 +311,8 @@ async def test_who_leaves_a_miss_early_pays_what_nginx_sent(
     reader.close(reset=True)
     await until(lambda: accelerated.edge.edge.door.open_tickets == 0)
     [paid] = await tenant.paid_bytes()
-    assert arrived <= paid <= arrived + 2 * 256 * 1024
+    # The kernel takes all of a write (proxy_buffer_size) as long as there is room for some of it.
+    assert arrived <= paid <= arrived + 2 * 256 * 1024 + 16 * 1024
 
 
 async def test_a_fetch_that_fails_is_a_problem_and_costs_nothing(

@@ -29,22 +29,6 @@ async def test_what_was_received_is_what_is_paid(
     assert paid.resource == "127.0.0.1/a"
 
 
-async def test_ranges_conditions_and_heads_pay_for_their_bodies(
-    front: Front, origin: Origin, tenant: Tenant
-) -> None:
-    path = origin.put("a", some_bytes(SIZE))
-    whole = await front.get(path, tenant, "HEAD")
-    assert (whole.status, whole.headers["Content-Length"]) == (200, str(SIZE))
-    part = await front.get(path, tenant, Range="bytes=100-299")
-    assert (part.status, len(part.body)) == (206, 200)
-    same = await front.get(path, tenant, If_None_Match=whole.headers["ETag"])
-    assert (same.status, same.body) == (304, b"")
-    beyond = await front.get(path, tenant, Range=f"bytes={SIZE}-")
-    assert beyond.status == 416
-    assert (await front.get("/nothing", tenant)).status == 404
-    assert await tenant.paid_bytes() == [200]
-
-
 async def test_a_kept_connection_is_paid_answer_by_answer(
     front: Front, origin: Origin, tenant: Tenant
 ) -> None:
@@ -110,18 +94,6 @@ async def test_a_mistaken_secret_serves_nothing(front: Front, tenant: Tenant) ->
     assert "Tollmesh-Ticket" not in answer.headers
 
 
-async def test_while_no_edge_answers_it_is_503(
-    front: Front, origin: Origin, tenant: Tenant
-) -> None:
-    await front.edge.stop()
-    answer = await front.get(origin.put("a", b"a"), tenant)
-    assert answer.status == 503
-    assert int(answer.headers["Retry-After"]) > 0
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json()["reason"] == "DEPENDENCY_UNAVAILABLE"
-    assert not origin.seen
-
-
 async def test_without_credit_service_it_is_503(
     front: Front, origin: Origin, world: World, tenant: Tenant
 ) -> None:
@@ -130,13 +102,6 @@ async def test_without_credit_service_it_is_503(
     assert answer.status == 503
     assert int(answer.headers["Retry-After"]) > 0
     assert not origin.seen
-
-
-async def test_an_upload_is_paid_by_its_size(front: Front, tenant: Tenant) -> None:
-    async with front.session.post("/taken", data=b"x" * 50_000, headers=tenant.headers) as response:
-        assert await response.text() == "50000"
-    [paid] = await tenant.paid()
-    assert (paid.metered.meter, paid.metered.quantity) == ("upload", 50_000)
 
 
 async def test_who_leaves_before_the_answer_pays_nothing(

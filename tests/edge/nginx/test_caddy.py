@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from tests.edge.conftest import Tenant, World, some_bytes, until
-from tests.edge.nginx.conftest import SECRET, Front, Origin, client_of
-from tests.support.caddy import running_caddy
+from tests.edge.nginx.conftest import Front, Origin, behind_caddy
 from tests.support.early_leavers import break_off, unmatched
 
 SIZE = 300_000
@@ -26,17 +25,7 @@ SENT_AHEAD_BYTES = 3 * 1024 * 1024
 async def front(
     world: World, origin: Origin, front_settings: dict[str, Any], tmp_path: Path
 ) -> AsyncIterator[Front]:
-    async with (
-        world.edge(**front_settings) as edge,
-        running_caddy(
-            tmp_path,
-            edge=edge.edge.http.address,
-            secret=SECRET,
-            origin=origin.address,
-            capture_log=front_settings["capture_log"],
-        ) as caddy,
-        client_of(caddy, edge) as front,
-    ):
+    async with behind_caddy(world, origin, tmp_path, front_settings) as front:
         yield front
 
 
@@ -56,31 +45,6 @@ async def test_what_was_received_is_what_is_paid(
     assert paid.metered.quantity == SIZE
 
 
-async def test_ranges_conditions_and_heads_pay_for_their_bodies(
-    front: Front, origin: Origin, tenant: Tenant
-) -> None:
-    path = origin.put("a", some_bytes(SIZE))
-    whole = await front.get(path, tenant, "HEAD")
-    assert (whole.status, whole.headers["Content-Length"]) == (200, str(SIZE))
-    part = await front.get(path, tenant, Range="bytes=100-299")
-    assert (part.status, len(part.body)) == (206, 200)
-    same = await front.get(path, tenant, If_None_Match=whole.headers["ETag"])
-    assert same.status == 304
-    assert (await front.get(path, tenant, Range=f"bytes={SIZE}-")).status == 416
-    assert (await front.get("/nothing", tenant)).status == 404
-    await _all_reported(front)
-    assert await tenant.paid_bytes() == [200]
-
-
-async def test_an_upload_is_paid_by_its_size(front: Front, tenant: Tenant) -> None:
-    data, headers = b"x" * 50_000, tenant.headers
-    async with front.session.post("/taken", data=data, headers=headers) as response:
-        assert await response.text() == "50000"
-    await _all_reported(front)
-    [paid] = await tenant.paid()
-    assert (paid.metered.meter, paid.metered.quantity) == ("upload", 50_000)
-
-
 async def test_refusals_are_the_edge_s_own(
     world: World, front: Front, origin: Origin, tenant: Tenant
 ) -> None:
@@ -96,17 +60,6 @@ async def test_refusals_are_the_edge_s_own(
     [request] = origin.seen
     assert "Authorization" not in request.headers
     assert request.headers["Tollmesh-Account"] == tenant.account_id
-
-
-async def test_while_no_edge_answers_it_is_503(
-    front: Front, origin: Origin, tenant: Tenant
-) -> None:
-    await front.edge.stop()
-    answer = await front.get(origin.put("a", b"a"), tenant)
-    assert answer.status == 503
-    assert int(answer.headers["Retry-After"]) > 0
-    assert answer.json()["reason"] == "DEPENDENCY_UNAVAILABLE"
-    assert not origin.seen
 
 
 async def test_readers_that_leave_early_pay_what_was_sent(

@@ -25,12 +25,12 @@ _TICKET = (
 )
 
 
-def _leave(operation_id: str, summary: str, responses: Json) -> Json:
+def _leave(operation_id: str, summary: str, words: str, responses: Json) -> Json:
     return {
         "operationId": operation_id,
         "summary": summary,
         "description": "For servers that know this edge's secret. The reader's request is told by "
-        "X-Original-Method, -URI and -Host, or X-Forwarded-Method, -Uri and -Host.",
+        f"{words}-Method, -URI and -Host.",
         "tags": ["door"],
         "parameters": parameters("tollmesh-front"),
         "responses": {"204": answer("Admitted; deliver it.", None, *_TICKET), **responses},
@@ -44,13 +44,16 @@ _REFUSED = problems(
 
 PATHS: Paths = {
     "/door/authorize": {
-        "get": _leave("authorizeGuest", "Leave to serve a reader's request.", _REFUSED)
+        "get": _leave(
+            "authorizeGuest", "Leave to serve a reader's request.", "X-Forwarded", _REFUSED
+        )
     },
     "/door/auth-request": {
         "get": _leave(
             "authorizeGuestOfNginx",
             "The same for nginx: status and problem of a refusal stand in Tollmesh-Status and "
             "Tollmesh-Problem.",
+            "X-Original",
             {
                 **problems("CREDENTIAL_MISSING", http_only=_NOT_A_FRONT),
                 "401": answer("Refused, 401.", None, "Tollmesh-Status", "Tollmesh-Problem"),
