@@ -26,6 +26,9 @@ _CORS = frozenset(
         b"access-control-expose-headers",
     }
 )
+# What servers of ours before the edge would do as they are told by, as if the edge had said it.
+_FOR_FRONTS = (b"x-accel-", b"tollmesh-")
+_FOR_CACHES = b"tollmesh-cache-control"
 # What a 304 would say of a content that it does not have.
 _OF_THE_CONTENT = frozenset({b"content-type", b"content-encoding", b"content-range"})
 _REDIRECTS = frozenset({201, 301, 302, 303, 307, 308})
@@ -67,6 +70,11 @@ class Answers:
         # Which pages may read is said once: by the edge, if it says anything.
         said = {name for name, _ in exchange.cors if name != b"vary"}
         headers = without(fields, dropped | (_CORS if said else frozenset()))
+        headers = [
+            field
+            for field in headers
+            if not field[0].startswith(_FOR_FRONTS) or field[0] == _FOR_CACHES
+        ]
         if options.rewrite_locations and status in _REDIRECTS:
             headers = [self._relocated(asked, field) for field in headers]
         steps = [value_of(fields, b"via"), f"1.1 {self._pseudonym}"]

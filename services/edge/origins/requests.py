@@ -1,6 +1,7 @@
 """Requests on their way to an origin: what is asked of whom, and which fields go along.
 
-The credentials by which the edge admits are the edge's, and stop here. So do cookies, unless the
+The credentials by which the edge admits are the edge's, and stop here; so does all that fronts and
+the edge say to one another, the fronts' secret above all. So do cookies, unless the
 origin's options say otherwise: pages of different origins share the edge's host, and a cookie that
 one sets would be sent to all. What clients say of who they are (Forwarded, X-Forwarded-...) is
 replaced by what the edge sees.
@@ -21,6 +22,7 @@ from services.edge.origins.fields import (
     Fields,
     directives,
     end_to_end,
+    lines_of,
     split_list,
     value_of,
 )
@@ -30,7 +32,7 @@ from services.rpc.errors import InvalidArgumentError
 _OWN_CREDENTIAL = "tm_"
 _MOST_EDGES = 8
 _REPLACED = frozenset({b"host", b"expect", b"via", b"forwarded", b"x-real-ip", b"max-forwards"})
-_FORWARDED_PREFIX = b"x-forwarded-"
+_REPLACED_PREFIXES = (b"x-forwarded-", b"tollmesh-")
 PRODUCT = "tollmesh"
 """What the pseudonyms of edges in Via begin with."""
 
@@ -113,14 +115,9 @@ def path_below(exchange: Exchange) -> tuple[str, str]:
 def asked_of(exchange: Exchange, origin: Origin, path: str, pseudonym: str) -> Asked:
     """The request that an exchange becomes. Raises LoopError."""
     options = origin.options
-    authorized = "authorization" in exchange.headers and not _is_own(
-        exchange.headers["authorization"]
-    )
-    fields = [
-        field
-        for field in end_to_end(exchange.fields)
-        if not _stops_here(field, options, authorized=authorized)
-    ]
+    credentials = lines_of(exchange.fields, b"authorization")
+    authorized = any(not _is_own(credential) for credential in credentials)
+    fields = [field for field in end_to_end(exchange.fields) if not _stops_here(field, options)]
     fields.append((b"host", origin.host))
     fields.append((b"via", _via(exchange, pseudonym)))
     if options.forwarded:
@@ -149,12 +146,13 @@ def _binding(said: Mapping[str, str | None]) -> dict[str, str | None]:
     return {name: said[name] for name in ("no-store", "only-if-cached") if name in said}
 
 
-def _stops_here(field: tuple[bytes, bytes], options: OriginOptions, *, authorized: bool) -> bool:
+def _stops_here(field: tuple[bytes, bytes], options: OriginOptions) -> bool:
     name, value = field
-    if name in _REPLACED or name.startswith(_FORWARDED_PREFIX):
+    if name in _REPLACED or name.startswith(_REPLACED_PREFIXES):
         return True
     if name == b"authorization":
-        return not (authorized and options.authorization and options.sponsor)
+        goes_on = options.authorization and options.sponsor
+        return not goes_on or _is_own(value.decode("latin-1"))
     if name == b"x-api-key":
         # Without a sponsor it is how the caller was admitted.
         return not options.sponsor or value.startswith(_OWN_CREDENTIAL.encode())

@@ -30,6 +30,22 @@ async def test_a_key_of_ours_never_reaches_the_origin(fronted: Fronted, world: W
     assert "tm_" not in seen
 
 
+async def test_what_fronts_and_the_edge_say_to_one_another_stays_between_them(
+    fronted: Fronted,
+) -> None:
+    told = {"tollmesh_ticket": "forged", "tollmesh_cost": "0", "x_accel_redirect": "/secret"}
+    fronted.origin.on("/a", answer(200, b"body", x_kept="1", **told, **CACHEABLE))
+    said = {"tollmesh_front": "the secret", "tollmesh_accel": "none", "tollmesh_request": "1"}
+    for method in ("GET", "GET", "POST"):
+        answered = await fronted.get("/a", method, **said)
+        assert answered.headers["x-kept"] == "1"
+        for name in told:
+            assert name.replace("_", "-") not in answered.headers
+    assert len(fronted.origin.requests) == 2
+    assert "tollmesh-front" not in repr(fronted.origin.requests)
+    assert "the secret" not in repr(fronted.origin.requests)
+
+
 async def test_who_comes_with_a_key_of_ours_pays_by_it(fronted: Fronted, world: World) -> None:
     reader = await world.tenant()
     fronted.origin.on("/a", answer(200, b"body", **CACHEABLE))
@@ -102,3 +118,16 @@ class TestWhereThatIsWanted:
         assert request["forwarded"] is None
         await fronted.get("/a", authorization=f"Bearer {reader.key}")
         assert fronted.origin.requests[-1]["authorization"] is None
+
+    async def test_a_key_of_ours_beside_another_credential_does_not(
+        self, fronted: Fronted, world: World
+    ) -> None:
+        reader = await world.tenant()
+        fronted.origin.on("/a", answer(200, b"body"))
+        fields = [
+            ("authorization", "Basic Zm9vOmJhcg=="),
+            ("authorization", f"Bearer {reader.key}"),
+        ]
+        async with fronted.edge.session.get("/origins/site/a", headers=fields) as response:
+            assert response.status == 200
+        assert fronted.origin.requests[-1]["authorization"] == "Basic Zm9vOmJhcg=="
