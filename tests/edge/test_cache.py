@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 from tollmesh.chain.v1 import chain_pb2
@@ -41,6 +42,13 @@ async def open_disk(directory: Path, max_bytes: int = LIMIT, max_objects: int = 
     )
     await disk.open()
     return disk
+
+
+class Value:
+    """Something of a size whose end is seen."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
 
 
 def info_of(data: bytes) -> ObjectInfo:
@@ -206,6 +214,30 @@ async def test_the_memory_tier_stays_within_its_bytes() -> None:
     assert await cache.delete("absent") == 0
     await cache.clear()
     assert cache.weight == 0
+
+
+async def test_the_memory_tier_holds_no_more_than_its_bytes_at_any_moment() -> None:
+    """And one value that is just leaving. Counted by who is alive, not by what the cache says."""
+    alive: WeakSet[Value] = WeakSet()
+    cache = MokaCache(LIMIT, lambda _, value: value.size_bytes)
+    for number in range(1000):
+        value = Value(100_000)
+        alive.add(value)
+        cache.put(f"key-{number}", value)
+        del value
+        assert sum(each.size_bytes for each in alive) <= LIMIT + 100_000
+    assert cache.weight == LIMIT
+
+
+async def test_the_memory_tier_keeps_what_is_popular_through_a_scan() -> None:
+    cache = MokaCache(LIMIT, bytes_weight)
+    popular = [f"popular-{number}" for number in range(10)]
+    for key in popular * 20:
+        if await cache.get(key) is None:
+            await cache.set(key, bytes(50_000))
+    for number in range(1000):
+        await cache.set(f"scanned-{number}", bytes(50_000))
+    assert await cache.multi_get(popular) == [bytes(50_000)] * 10
 
 
 async def test_small_objects_come_from_memory_and_large_ones_from_disk(

@@ -47,9 +47,11 @@ class MokaCache(BaseCache):  # type: ignore[misc]  # its base has no types
         self._moka.run_pending_tasks()
         return self._moka.weighted_size()
 
-    def put(self, key: Hashable, value: object) -> None:
+    def put(self, key: Hashable, value: object, ttl: float | None = None) -> None:
         """As ``set``, for callers that cannot wait."""
-        self._moka.set(key, value)
+        self._moka.set(key, value, ttl=ttl)
+        # By itself moka forgets later, many at once: a hundred values too many would be here.
+        self._moka.run_pending_tasks()
 
     # aiocache's hooks. It passes its connection and encoding by keyword; there are none here.
 
@@ -62,14 +64,14 @@ class MokaCache(BaseCache):  # type: ignore[misc]  # its base has no types
     async def _set(
         self, key: Hashable, value: object, ttl: float | None = None, **_: object
     ) -> bool:
-        self._moka.set(key, value, ttl=ttl)
+        self.put(key, value, ttl)
         return True
 
     async def _multi_set(
         self, pairs: list[tuple[Hashable, object]], ttl: float | None = None, **_: object
     ) -> bool:
         for key, value in pairs:
-            self._moka.set(key, value, ttl=ttl)
+            self.put(key, value, ttl)
         return True
 
     async def _add(
