@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from contextlib import suppress
 
 import pytest
 
@@ -14,7 +15,8 @@ from services.edge.http.cors import Cors
 from services.edge.http.intake import Intake
 from services.edge.http.routes import Routes
 from services.edge.http.server import HttpServer
-from tests.edge.conftest import RunningEdge
+from tests.edge.conftest import RunningEdge, World
+from tests.support.deadline import DEADLINE_S
 from tests.support.http_answers import answers_in
 
 
@@ -23,7 +25,7 @@ async def exchanged(edge: RunningEdge, sent: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     try:
         writer.write(sent)
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), DEADLINE_S)
     except ConnectionError:
         return b""
     finally:
@@ -78,6 +80,35 @@ async def test_requests_in_a_row_are_answered_in_their_order(edge: RunningEdge) 
     sent = request + b"\r\n" + request.replace(b"healthz", b"readyz") + b"Connection: close\r\n\r\n"
     answer = await exchanged(edge, sent)
     assert answer.index(b"alive") < answer.index(b"ready")
+
+
+async def test_garbage_ends_the_connection_even_if_a_request_was_still_to_be_answered(
+    edge: RunningEdge,
+) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: e\r\n\r\n"
+    [answer] = answers_in(await exchanged(edge, request + request + b"\0 garbage\r\n\r\n"))
+    assert answer.status == 200
+
+
+async def test_a_connection_without_a_request_is_ended_whatever_else_arrives(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.5)
+    request = b"GET /healthz HTTP/1.1\r\nHost: e\r\n"
+    async with world.edge() as edge:
+        for sent in (
+            # An empty line may stand before a request (RFC 9112, section 2.2).
+            (request + b"\r\n", b"\r\n"),
+            # A body that nobody waits for.
+            (request + b"Content-Length: 10\r\n\r\n", b"a"),
+        ):
+            reader, writer = await asyncio.open_connection(edge.host, edge.port)
+            writer.write(sent[0])
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+            writer.write(sent[1])
+            with suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b""
+            writer.close()
 
 
 async def test_a_taken_address_is_said_to_be_taken() -> None:

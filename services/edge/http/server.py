@@ -284,9 +284,7 @@ class _Protocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             # What follows on this connection means nothing any more; the answer goes out whole.
-            cycle.keep_alive = False
-            if self._answer is not None:
-                self._answer.keep_alive = False
+            cycle.keep_alive = False  # if it has not begun, it says that it is the last
             self._is_deaf = True
             return
         self._refuse(unread(self._beginning if self._messages == 1 else b"", msg))
@@ -305,6 +303,7 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._idle_since = None  # only now: empty lines, or an old body, are no request
         self._stop_head_timer()
         self._connection.delivers = ""
         self._asked = None
@@ -364,6 +363,8 @@ class _Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """As uvicorn's, with one timer for all the pauses of a connection."""
+        if self._is_deaf:
+            self.transport.close()
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
@@ -376,9 +377,6 @@ class _Protocol(HttpToolsProtocol):
         self._idle_since = self.loop.time()
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_if_idle)
-
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
 
     def _end_if_idle(self) -> None:
         self._idle_timer = None
