@@ -123,12 +123,12 @@ async def test_a_reader_that_stalls_is_cut_off_before_its_hold_expires(
     cid = world.chain.add(some_bytes(SIZE))
     async with world.edge(transfer_s=1, slowest_bytes_per_s=2**40) as edge:
         reader = await _reader(edge, tenant, cid)
-        await asyncio.to_thread(reader.read, 100_000)
+        await asyncio.to_thread(reader.read, 1)  # the second may be over by now
         entries = await tenant.paid()
         received = await asyncio.to_thread(reader.read_to_the_end)
         reader.close()
     assert [entry.metered.quantity for entry in entries] == [received]
-    assert 100_000 <= received < SIZE
+    assert 0 < received < SIZE
 
 
 async def test_a_grpc_reader_that_leaves_pays_for_the_messages_that_were_taken(
