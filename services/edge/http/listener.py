@@ -34,11 +34,13 @@ def bind(listen: str) -> socket.socket:
 def bind_front(path: Path) -> socket.socket:
     """Makes a Unix socket for a front on this machine; one that is there already is replaced.
 
-    Nobody but this process's user may connect. Raises OSError.
+    Nobody but this process's user may connect. Raises OSError, also when it is no socket that is
+    there.
     """
-    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        if path.is_socket():
+            path.unlink()
         listener.bind(str(path))
         path.chmod(0o600)
     except OSError as error:
