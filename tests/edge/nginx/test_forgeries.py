@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 from services.edge.door.captures import Captures
 from services.edge.door.door import CaptureOutcome, Door
 from services.edge.door.log_lines import LineMalformedError, delivered
-from tests.edge.conftest import Tenant, World, some_bytes, until
-from tests.edge.nginx.conftest import Front, Origin
+from tests.edge.conftest import Tenant, World, object_path, some_bytes, until
+from tests.edge.nginx.conftest import PREFIX, Front, Origin
+from tests.support.nginx import Nginx
+from tests.support.raw_http import RawClient
 
 SIZE = 300_000
 NOUGHTS = "0" * 5000
@@ -25,6 +28,14 @@ FORGED: Sequence[dict[str, str]] = (
     {"Tollmesh_Ticket": "mine", "Tollmesh_Account": "acc-of-another", "Tollmesh_Request": "mine"},
     {"Content_Length": "00"},
     {"Content_Length": NOUGHTS},
+)
+SPELLINGS = (
+    *("/{first}/{rest}", "//{first}/{rest}", "/{first}//{rest}", "/./{first}/{rest}"),
+    *("/x/../{first}/{rest}", "/{first}/x/../{rest}", "/{first}/../{first}/{rest}"),
+    *("/{coded}/{rest}", "/{first}%2F{rest}", "/%2F{first}/{rest}", "/x/..%2f{first}/{rest}"),
+    *("/x/%2e%2e/{first}/{rest}", "/{first};x/{rest}", "/{first}%3B/{rest}", "/{first}/{rest}?x"),
+    *("/{first}%00/{rest}", "/{first}\\{rest}", "/{first}/{rest}#x", "http://edge/{first}/{rest}"),
+    *("http://edge//{first}/{rest}", "/{first}%252F{rest}", "/{first}/{rest}/."),
 )
 
 
@@ -84,6 +95,39 @@ async def test_the_log_has_no_key(
     log = (nginx_home / "tollmesh.log").read_text()
     assert len(log.splitlines()) == 2
     assert tenant.key not in log
+
+
+async def test_no_spelling_leads_to_the_door_or_to_a_file(
+    world: World, accelerated: Front, tenant: Tenant
+) -> None:
+    cid = world.chain.add(some_bytes(1000))
+    await accelerated.get(object_path(cid), tenant)
+    await accelerated.edge.cached(cid)
+    await _all_reported(accelerated)
+    file = accelerated.edge.edge.disk.file_of(cid)
+    fields = [("Host", "edge"), ("X-API-Key", tenant.key), ("X-Forwarded-Uri", "/a")]
+    assert isinstance(accelerated.nginx, Nginx)
+    client = RawClient("127.0.0.1", accelerated.nginx.port)
+    for first, rest in (("door", "authorize"), (PREFIX.strip("/"), file)):
+        for spelling in SPELLINGS:
+            coded = f"%{ord(first[0]):x}{first[1:]}"
+            target = spelling.format(first=first, rest=rest, coded=coded)
+            answer = await asyncio.to_thread(client.ask, "GET", target, fields)
+            assert answer.status in {400, 404}, target
+    client.close()
+    assert accelerated.edge.edge.door.open_tickets == 0
+
+
+async def test_noughts_before_a_length_make_no_hit_free(
+    world: World, accelerated: Front, tenant: Tenant
+) -> None:
+    cid = world.chain.add(some_bytes(SIZE))
+    for _ in range(2):
+        answer = await accelerated.get(object_path(cid), tenant, Content_Length="00")
+        assert (answer.status, len(answer.body)) == (200, SIZE)
+        await accelerated.edge.cached(cid)
+    await _all_reported(accelerated)
+    assert await tenant.paid_bytes() == [SIZE, SIZE]
 
 
 @pytest.mark.parametrize("text", ["-1", "1e3", "", " 1", "٣", "1" * 21])
