@@ -39,6 +39,10 @@ from services.edge.uploads import Uploads
 from services.rpc.call import Call
 from services.rpc.errors import DeadlineExceededError
 
+_Operation = (
+    pb.WarmObjectRequest | pb.PurgeObjectRequest | pb.BanObjectRequest | pb.UnbanObjectRequest
+)
+
 
 @dataclass(frozen=True, slots=True)
 class EdgeServicer(EdgeServiceServicer):
@@ -175,7 +179,7 @@ class EdgeServicer(EdgeServiceServicer):
         self, request: pb.WarmObjectRequest, context: object
     ) -> pb.WarmObjectResponse:
         """See edge.proto."""
-        caller = await self._authorize(context, DOWNLOAD, f"{request.network}/{request.cid}")
+        caller = await self._named(context, DOWNLOAD, request)
         with self.admission.slot(caller):
             key = ObjectKey.parse(request.network, request.cid)
             warmed = await self.operations.warm(caller, key)
@@ -189,7 +193,7 @@ class EdgeServicer(EdgeServiceServicer):
         self, request: pb.PurgeObjectRequest, context: object
     ) -> pb.PurgeObjectResponse:
         """See edge.proto."""
-        await self._authorize(context, ADMIN, f"{request.network}/{request.cid}")
+        await self._named(context, ADMIN, request)
         key = ObjectKey.parse(request.network, request.cid)
         found = await self.operations.purge(key, force=request.force)
         return pb.PurgeObjectResponse(found=found)
@@ -198,7 +202,7 @@ class EdgeServicer(EdgeServiceServicer):
         self, request: pb.BanObjectRequest, context: object
     ) -> pb.BanObjectResponse:
         """See edge.proto."""
-        await self._authorize(context, ADMIN, f"{request.network}/{request.cid}")
+        await self._named(context, ADMIN, request)
         key = ObjectKey.parse(request.network, request.cid)
         ban, _ = await self.operations.ban(key, request.reason)
         return pb.BanObjectResponse(ban=_ban(ban))
@@ -207,7 +211,7 @@ class EdgeServicer(EdgeServiceServicer):
         self, request: pb.UnbanObjectRequest, context: object
     ) -> pb.UnbanObjectResponse:
         """See edge.proto."""
-        await self._authorize(context, ADMIN, f"{request.network}/{request.cid}")
+        await self._named(context, ADMIN, request)
         await self.operations.lift(ObjectKey.parse(request.network, request.cid))
         return pb.UnbanObjectResponse()
 
@@ -220,6 +224,12 @@ class EdgeServicer(EdgeServiceServicer):
         return pb.ListBansResponse(
             bans=[_ban(ban) for ban in found], next_page_token=next_page_token
         )
+
+    async def _named(self, context: object, actions: Actions, request: _Operation) -> Caller:
+        """Authorizes an operation; its line in the log has the name that the caller gave it."""
+        if request.request_id:
+            Call.of(context).note(attempt=request.request_id)
+        return await self._authorize(context, actions, f"{request.network}/{request.cid}")
 
     async def _authorize(self, context: object, actions: Actions, resource: str) -> Caller:
         call = Call.of(context)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from tollmesh.auth.v1 import auth_pb2
 from tollmesh.edge.v1 import edge_pb2
 
+from services.auth.errors import ScopeMissingError
 from services.edge.errors import BanNotFoundError, ObjectBannedError, ObjectPinnedError
+from services.rpc.call import Call
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
 from tests.support.cache_operations import BLOCKED_BY, MEBIBYTE, ban_path, cached, purge, warm
 from tests.support.fake_chain import NETWORK, cid_of
@@ -166,3 +169,23 @@ async def test_the_same_by_grpc(
     await edge.stub.UnbanObject(edge_pb2.UnbanObjectRequest(**named), **theirs)
     with pytest.raises(BanNotFoundError):
         await edge.stub.UnbanObject(edge_pb2.UnbanObjectRequest(**named), **theirs)
+
+
+async def test_the_log_names_operations_as_their_callers_do(
+    world: World, edge: RunningEdge, tenant: Tenant, operator: Tenant
+) -> None:
+    """Refused ones, too."""
+    servicer = edge.edge._servicer()
+    named: dict[str, Any] = {"network": NETWORK, "cid": world.chain.add(b"hello")}
+    asked: list[tuple[Any, Any, Tenant]] = [
+        (servicer.WarmObject, edge_pb2.WarmObjectRequest(request_id="1", **named), tenant),
+        (servicer.PurgeObject, edge_pb2.PurgeObjectRequest(request_id="2", **named), operator),
+        (servicer.BanObject, edge_pb2.BanObjectRequest(request_id="3", **named), operator),
+        (servicer.UnbanObject, edge_pb2.UnbanObjectRequest(request_id="4", **named), operator),
+        (servicer.UnbanObject, edge_pb2.UnbanObjectRequest(request_id="5", **named), tenant),
+    ]
+    for ask, request, caller in asked:
+        call = Call("operation", dict(caller.metadata))
+        with suppress(ScopeMissingError):
+            await ask(request, call)
+        assert call.log_fields["attempt"] == request.request_id
