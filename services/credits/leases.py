@@ -77,7 +77,7 @@ def open_lease(account: Account, request: OpenLease) -> Answer:
         HoldState.OPEN,
         account.now_us + request.time_to_live_us,
         request.policy,
-        "",
+        request.owner,  # the ledger says whose it is
         None,
         (),
         excess_rule=request.excess_rule,

@@ -257,6 +257,32 @@ async def test_an_expired_lease_may_debit_what_was_not_settled(
     await audit_account(alice.stub, "alice")
 
 
+async def test_the_ledger_says_whose_the_credit_of_a_lease_is(alice: Account, clock: Clock) -> None:
+    await alice.grant(100)
+    closed, debited = [
+        (await alice.open_lease(20, seconds=30, expiry_policy=DEBIT, owner="edge:eu-1")).hold
+        for _ in range(2)
+    ]
+    assert closed.resource == "edge:eu-1"
+    await alice.settle(closed, 5, target_amount=25, owner="edge:eu-1")
+    await alice.settle(closed, final=True, owner="edge:eu-1")
+    clock.advance(30)
+    await alice.settle(debited, final=True, owner="edge:eu-1")
+    kinds = [kind for kind, _ in await _moved(alice)]
+    named = [entry.resource for entry in await alice.entries()]
+    assert list(zip(kinds, named, strict=True)) == [
+        ("GRANT", ""),
+        ("RESERVE", "edge:eu-1"),
+        ("RESERVE", "edge:eu-1"),
+        ("CAPTURE", ""),
+        ("EXTEND_HOLD", "edge:eu-1"),
+        ("RELEASE", "edge:eu-1"),
+        ("CAPTURE", "edge:eu-1"),
+        ("REFUND", "edge:eu-1"),
+    ]
+    await audit_account(alice.stub, "alice")
+
+
 async def test_more_than_was_leased_follows_the_excess_rule(alice: Account) -> None:
     await alice.grant(50)
     lease = (await alice.open_lease(30, excess_rule=pb.EXCESS_RULE_SHORTFALL)).hold

@@ -28,7 +28,7 @@ def open_lease(
         now_us + max(1, microseconds(request.time_to_live)),
         request.expiry_policy or pb.EXPIRY_POLICY_RELEASE,
         request.excess_rule or pb.EXCESS_RULE_BALANCE,
-        "",
+        request.owner,
         None,
         (),
         owner=request.owner,

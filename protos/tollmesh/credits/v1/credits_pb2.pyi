@@ -451,6 +451,7 @@ class Hold(_message.Message):
     owner: _builtins.str
     """Who spends it, if it is a lease."""
     resource: _builtins.str
+    """As the request gave it: the CID, say. A lease has its owner here too."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -517,7 +518,9 @@ class Entry(_message.Message):
     """The hold or grant that it concerns, if any."""
     grant_id: _builtins.str
     resource: _builtins.str
-    """As the request gave it: the CID, say."""
+    """As the request gave it: the CID, say. Where a lease's credit is set aside or given back: its
+    owner.
+    """
     shortfall: _builtins.int
     """What would have been taken besides but was not there (EXCESS_RULE_SHORTFALL, shadow mode)."""
     free_quantity: _builtins.int
