@@ -13,6 +13,7 @@ from services.edge.objects import ObjectKey
 from services.edge.origin import Origin
 from services.rpc.client import connect
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
+from tests.support.deadline import DEADLINE_S
 from tests.support.fake_chain import NETWORK
 
 KIB = 1024
@@ -114,6 +115,7 @@ async def test_of_too_many_reads_the_oldest_end(
     world: World, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ahead, "_MOST", 3)
+    monkeypatch.setattr(ahead, "_KEPT_S", DEADLINE_S)
     size = 10 * KIB
     cids = [world.chain.add(bytes([number]) * size) for number in range(8)]
     for cid in cids:

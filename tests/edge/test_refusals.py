@@ -58,9 +58,7 @@ async def test_a_key_is_taken_from_either_header(
     assert (await edge.get(object_path(cid), Authorization=f"bearer {tenant.key}")).status == 200
 
 
-async def test_a_revoked_key_is_401_once_decisions_are_stale(
-    world: World, edge: RunningEdge, tenant: Tenant
-) -> None:
+async def test_a_revoked_key_is_401(world: World, edge: RunningEdge, tenant: Tenant) -> None:
     cid = world.chain.add(b"hello")
     await world.auth.revoke(tenant.key_id)
     check(await edge.get(object_path(cid), tenant), 401, "CREDENTIAL_REVOKED")
@@ -72,7 +70,7 @@ async def test_decisions_are_used_again_for_as_long_as_they_say(
     cid = world.chain.add(b"hello")
     assert (await edge.get(object_path(cid), tenant)).status == 200
     await world.auth.revoke(tenant.key_id)
-    assert (await edge.get(object_path(cid), tenant)).status == 200, "the decision is 5 s old"
+    assert (await edge.get(object_path(cid), tenant)).status == 200
 
 
 async def test_a_key_without_the_scope_is_403(world: World, edge: RunningEdge) -> None:

@@ -12,9 +12,11 @@ import pytest
 
 from services.edge.origins.client import OriginClient
 from services.edge.origins.errors import OriginTimeoutError, OriginUnavailableError
+from tests.support.deadline import DEADLINE_S
 from tests.support.http_origin import HttpOrigin, Request, Script, answer, head
 
-LIMITS: dict[str, Any] = {"connections": 4, "connect_s": 2.0, "answer_s": 5.0, "idle_s": 5.0}
+WAITS = {"connect_s": DEADLINE_S, "answer_s": DEADLINE_S, "idle_s": DEADLINE_S}
+LIMITS: dict[str, Any] = {"connections": 4, **WAITS}
 
 
 @asynccontextmanager
@@ -146,7 +148,7 @@ async def test_nobody_there_and_nobody_answering_are_told_apart(origin: HttpOrig
 
     origin.on("/silent", silent)
     origin.on("/stopping", stopping)
-    async with asking(origin, answer_s=0.1, idle_s=0.1, connections=1, connect_s=0.1) as client:
+    async with asking(origin, answer_s=0.5, idle_s=0.5, connections=1, connect_s=0.5) as client:
         for path in ("/silent", "/stopping"):
             with pytest.raises(OriginTimeoutError):
                 await ask(client, path)
@@ -178,7 +180,7 @@ async def test_a_body_that_is_not_read_is_not_taken_in_either(origin: HttpOrigin
     origin.on("/a", endless)
     async with asking(origin) as client:
         answered = await client.send("GET", b"/a", [(b"host", b"x")])
-        await asyncio.wait_for(stuck.wait(), 15)
+        await asyncio.wait_for(stuck.wait(), DEADLINE_S)
         assert sent < 64 * 1024 * 1024
         answered.close()
 

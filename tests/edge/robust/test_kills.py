@@ -124,8 +124,10 @@ async def test_a_killed_edge_serves_no_wrong_byte_and_bills_each_byte_once(
     bills = [_Bill(await world.tenant()) for _ in range(READERS // 2)]
     load = _Load(world, objects, bills, dice)
     async with asyncio.TaskGroup() as readers:
-        for number in range(READERS):
+        reading = [
             readers.create_task(load.reader(bills[number % len(bills)]))
+            for number in range(READERS)
+        ]
         for _ in range(kills):
             async with running("edge", settings, tmp_path) as process:
                 load.process = process
@@ -139,7 +141,7 @@ async def test_a_killed_edge_serves_no_wrong_byte_and_bills_each_byte_once(
             load.up.set()
             await load.until(50)
             load.ended = True
-            await asyncio.sleep(0.5)
+            await asyncio.gather(*reading)
             assert await process.stop() == 0
     await _account_for(load, kills)
 

@@ -7,8 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path
 from tests.support.chain_process import made_objects
 
@@ -26,7 +24,6 @@ EXAMPLES = 10
 LONGEST_S = 25
 
 
-@pytest.mark.timeout(180)
 async def test_answers_are_as_they_are_described_whatever_is_asked(
     world: World, edge: RunningEdge, tenant: Tenant, seed: int, tmp_path: Path
 ) -> None:

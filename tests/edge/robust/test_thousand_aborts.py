@@ -138,7 +138,6 @@ async def _holding(edge: RunningEdge, cids: Mapping[str, int], world: World) -> 
     yield
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("lease_credits", [0, 1_000_000], ids=["by holds", "out of leases"])
 async def test_a_thousand_downloads_broken_off_are_paid_for_what_arrived(
     world: World, aborts: _Aborts, dice: random.Random, tmp_path: Path, lease_credits: int
