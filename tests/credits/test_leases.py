@@ -268,18 +268,11 @@ async def test_the_ledger_says_whose_the_credit_of_a_lease_is(alice: Account, cl
     await alice.settle(closed, final=True, owner="edge:eu-1")
     clock.advance(30)
     await alice.settle(debited, final=True, owner="edge:eu-1")
-    kinds = [kind for kind, _ in await _moved(alice)]
-    named = [entry.resource for entry in await alice.entries()]
-    assert list(zip(kinds, named, strict=True)) == [
-        ("GRANT", ""),
-        ("RESERVE", "edge:eu-1"),
-        ("RESERVE", "edge:eu-1"),
-        ("CAPTURE", ""),
-        ("EXTEND_HOLD", "edge:eu-1"),
-        ("RELEASE", "edge:eu-1"),
-        ("CAPTURE", "edge:eu-1"),
-        ("REFUND", "edge:eu-1"),
-    ]
+    named = [entry.resource == "edge:eu-1" for entry in await alice.entries()]
+    moved = [kind for kind, _ in await _moved(alice)]
+    assert moved[:5] == ["GRANT", "RESERVE", "RESERVE", "CAPTURE", "EXTEND_HOLD"]
+    assert moved[5:] == ["RELEASE", "CAPTURE", "REFUND"]
+    assert named == [False, True, True, False, True, True, True, True]
     await audit_account(alice.stub, "alice")
 
 
