@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tests.support.deadline import DEADLINE_S
 from tests.support.raw_reader import RawReader, unread_once_quiet
 
 RECEIVE_BUFFER_BYTES = 65_536
@@ -15,7 +16,6 @@ UNSENT_BYTES = (128 + 64) * 1024
 """What the server's kernel may hold that it has not sent (TCP_NOTSENT_LOWAT, and a buffer more)."""
 TLS_IN_FLIGHT_BYTES = 256 * 1024
 """What this machine may hold of a connection that was not read yet, and the records' own bytes."""
-_DEADLINE_S = 20.0
 ENDINGS = ("close", "reset", "enough")
 """Going away, with or without a word, and ending one's own side but reading on."""
 
@@ -63,7 +63,7 @@ def break_off_tls(place: Place, dice: random.Random, context: ssl.SSLContext) ->
     wanted, data, head_bytes = dice.randrange(place.length), b"", -1
     with socket.socket() as plain:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        plain.settimeout(_DEADLINE_S)
+        plain.settimeout(DEADLINE_S)
         plain.connect((place.host, place.port))
         with context.wrap_socket(plain, server_hostname="localhost") as wrapped:
             wrapped.sendall("\r\n".join([*lines, "", ""]).encode())

@@ -10,8 +10,9 @@ import termios
 import time
 from collections.abc import Mapping
 
+from tests.support.deadline import DEADLINE_S
+
 _SETTLED_S = 0.15
-_DEADLINE_S = 10.0
 
 
 class RawReader:
@@ -20,7 +21,7 @@ class RawReader:
     def __init__(self, host: str, port: int, *, receive_buffer_bytes: int = 65_536) -> None:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        self._socket.settimeout(_DEADLINE_S)
+        self._socket.settimeout(DEADLINE_S)
         self._socket.connect((host, port))
         self._pending = b""
         self.head = b""
@@ -38,7 +39,9 @@ class RawReader:
         self._socket.sendall("\r\n".join([*lines, "", ""]).encode())
         data = self._pending
         while b"\r\n\r\n" not in data:
-            data += self._socket.recv(1024)
+            more = self._socket.recv(1024)
+            assert more, "the connection ended"
+            data += more
         self.head, _, self._pending = data.partition(b"\r\n\r\n")
         self.body_bytes = 0
 
@@ -81,7 +84,7 @@ class RawReader:
 
 def unread_once_quiet(connection: socket.socket) -> int:
     """What waits to be read, once no more arrives: by then all of it is acknowledged. Blocks."""
-    deadline, since, before = time.monotonic() + _DEADLINE_S, time.monotonic(), -1
+    deadline, since, before = time.monotonic() + DEADLINE_S, time.monotonic(), -1
     while time.monotonic() - since < _SETTLED_S:
         assert time.monotonic() < deadline, "bytes kept arriving"
         unread = struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, b"\0" * 4))[0]
