@@ -225,6 +225,8 @@ class Holds:
 
         None stands for what could not be had: the log says so.
         """
+        if hold.entry.guest:
+            self._journal.note_end(hold.slot)
         return self._start(self._settled(hold.slot, hold.entry, hold.reserved.currency))
 
     async def drain(self, timeout_s: float) -> None:

@@ -6,10 +6,10 @@ hold's expiry covers that). A slot is taken before its hold is asked for, so no 
 The next process settles what it finds.
 
 Format, little-endian, 512 bytes a slot: state (1 byte: 0 free, 1 taken), cache result (1 byte), the
-hold's expiry policy (1 byte; 0: release), whether a guest delivers (1 byte), its life in s (u32),
-delivered (u64), expiry (f64, Unix time in s), estimate (u64), then NUL-padded: account id (64),
-request id (64), hold id (64, empty until it is known), meter (32), all ASCII; then the resource
-(256, UTF-8).
+hold's expiry policy (1 byte; 0: release), whether a guest delivers and will say more of it (1
+byte), its life in s (u32), delivered (u64), expiry (f64, Unix time in s), estimate (u64), then
+NUL-padded: account id (64), request id (64), hold id (64, empty until it is known), meter (32), all
+ASCII; then the resource (256, UTF-8).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from services.rpc.errors import OverloadedError
 _SLOT = struct.Struct("<BBBBIQdQ64s64s64s32s256s")
 # In the machine's own order an aligned word is written at once: a kill never finds half of it.
 _WORD = struct.Struct("Q")
-_DELIVERED_AT, _ESTIMATE_AT = 8, 24
+_GUEST_AT, _DELIVERED_AT, _ESTIMATE_AT = 3, 8, 24
 _HOLD_ID_AT, _ID_BYTES = 160, 64
 _RELEASE = int(credits_pb2.EXPIRY_POLICY_RELEASE)
 _TAKEN = b"\x01"
@@ -54,7 +54,7 @@ class Entry:
     policy: int = _RELEASE
     """An ExpiryPolicy: what becomes of the hold when nobody settles it."""
     guest: bool = False
-    """Whether somebody else delivers and reports."""
+    """Whether somebody else delivers, and the last report is still to come."""
 
 
 class Journal:
@@ -119,6 +119,10 @@ class Journal:
     def note_estimate(self, slot: int, estimate: int) -> None:
         """Notes that the hold was extended, and for how much it is now."""
         _WORD.pack_into(self._pages, slot * _SLOT.size + _ESTIMATE_AT, estimate)
+
+    def note_end(self, slot: int) -> None:
+        """Notes that what was delivered is all, whoever did: no report is missing any more."""
+        self._pages[slot * _SLOT.size + _GUEST_AT] = 0
 
     def clear(self, slot: int) -> None:
         """Frees a slot: there is nothing left to settle."""

@@ -114,6 +114,24 @@ async def test_what_a_dead_process_noted_is_settled_by_the_next(
     await audit_account(tenant.credits, tenant.account_id)
 
 
+@pytest.mark.parametrize("sent", [0, KIB])
+async def test_what_was_reported_just_before_a_kill_is_paid_and_not_the_estimate(
+    world: World, tenant: Tenant, sent: int
+) -> None:
+    async with till_of(world, unreported="debit_estimate") as till:
+        held = await till.payments.reserve(usage_of(tenant, 4 * KIB), guest=True)
+        await leased(till, tenant)
+        lent = till.payments.take(usage_of(tenant, 5 * KIB), guest=True)
+        assert lent is not None
+        for payment in (held, lent):
+            payment.deliver(sent)
+            payment.settle()
+        die(till)  # before anything of it has reached the credit service
+    async with till_of(world, unreported="debit_estimate"):
+        assert (await usage(tenant))[HIT].quantity == 20 * KIB + 2 * sent
+    await audit_account(tenant.credits, tenant.account_id)
+
+
 async def test_a_lease_that_a_dead_process_asked_for_is_undone(
     world: World, tenant: Tenant
 ) -> None:
