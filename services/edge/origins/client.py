@@ -51,11 +51,12 @@ class Answer:
 
     def close(self) -> None:
         """Gives the connection back, or ends it when something of the answer is still to come."""
-        uploaded = self.upload is None or self.upload.done()
+        # An origin that still waits for the rest of a request would take the next one for it.
+        is_whole = self.upload is None or _went_well(self.upload)
         if self.upload is not None:
             self.upload.cancel()
         connection = self._connection
-        kept = connection.complete and connection.reusable and uploaded
+        kept = connection.complete and connection.reusable and is_whole
         self._client.give_back(connection, kept=kept)
 
     def __enter__(self) -> Self:
@@ -216,6 +217,10 @@ class OriginClient:
             self._places.release()
             raise
         return connection
+
+
+def _went_well(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
 
 
 def _is_secure(parts: SplitResult) -> bool:
