@@ -22,6 +22,7 @@ from services.edge.origins.fields import Fields, split_list, value_of
 _BUFFERED_BYTES = 256 * 1024
 _MAX_HEAD_BYTES = 128 * 1024
 _BODILESS = frozenset({204, 304})
+_TOO_LARGE = "its head is too large"
 
 Interim = Callable[[int, bytes, Fields], None]
 """Told of an interim answer: status, reason, fields."""
@@ -65,6 +66,8 @@ class OriginConnection(asyncio.Protocol):
         self._fields: Fields = []
         self._reason = b""
         self._head_bytes = 0
+        self._silent_bytes = 0
+        """Received since the head, or the body, last went on: what the parser may hold."""
         self._has_head = False
         self._pieces: deque[bytes] = deque()
         self._buffered = 0
@@ -137,8 +140,10 @@ class OriginConnection(asyncio.Protocol):
         if self.complete or not self._asked:
             self.close()  # nobody asked
             return
+        self._silent_bytes += len(data)
         try:
             self._parser.feed_data(data)
+            self._check_progress()
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, _RefusedError) as error:
             # Behind a whole answer it is garbage, which only makes the connection useless.
             self._fail(OriginUnavailableError(f"The origin's answer is not HTTP: {error}"))
@@ -149,13 +154,12 @@ class OriginConnection(asyncio.Protocol):
         if self._has_head and self._until_close:
             self._finish(reusable=False)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's)
         """It has ended."""
         self._writable.set()
         self._transport = None
-        if self._has_head and self._until_close and exc is None:
-            self._finish(reusable=False)
-        elif self._head_bytes == 0 and not self._has_head:
+        # A body that lasts until the end is whole only if that was said (RFC 9112, section 9.8).
+        if self._head_bytes == 0 and not self._has_head:
             self._fail(ConnectionLostError("The origin closed the connection."))
         else:
             self._fail(OriginUnavailableError("The origin broke its answer off."))
@@ -176,7 +180,7 @@ class OriginConnection(asyncio.Protocol):
         """A field, of the head or of the trailer."""
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > _MAX_HEAD_BYTES:
-            raise _RefusedError("its head is too large")
+            raise _RefusedError(_TOO_LARGE)
         if not self._has_head:  # else it is a trailer, which may be dropped
             self._fields.append((name.lower(), value))
 
@@ -184,11 +188,14 @@ class OriginConnection(asyncio.Protocol):
         """The head is whole."""
         status = self._parser.get_status_code()
         self._head_bytes += 1
+        if status == 101:
+            raise _RefusedError("it is in a protocol that nobody asked for")
         if status < 200:
             if self._interim is not None and status != 100:
                 self._interim(status, self._reason, self._fields)
             return
         self._has_head = True
+        self._silent_bytes = 0
         length = self._framed(status)
         if not self._head.done():
             self._head.set_result(Head(status, self._reason, self._fields, length))
@@ -199,6 +206,7 @@ class OriginConnection(asyncio.Protocol):
         """A part of the body, without its framing."""
         if self.complete:
             raise _RefusedError("more than its length")
+        self._silent_bytes = 0
         self._pieces.append(body)
         self._buffered += len(body)
         if self._buffered > _BUFFERED_BYTES and not self._paused and self._transport is not None:
@@ -210,6 +218,10 @@ class OriginConnection(asyncio.Protocol):
         """The answer is whole."""
         if self._has_head and not self.complete:
             self._finish(reusable=self._keeps_alive())
+
+    def _check_progress(self) -> None:
+        if self._silent_bytes > _MAX_HEAD_BYTES and not self.complete:
+            raise _RefusedError(_TOO_LARGE)
 
     def _framed(self, status: int) -> int | None:
         """The length of the body (RFC 9112, section 6.3)."""
@@ -243,7 +255,7 @@ class OriginConnection(asyncio.Protocol):
 
     def _fail(self, error: OriginUnavailableError) -> None:
         self.reusable = False
-        if self.complete:
+        if self.complete or self._error is not None:
             return
         self._error = error
         if not self._head.done():
