@@ -126,7 +126,7 @@ bench-credits: $(PROGRAMS) ## debits a second beside no-op calls, PostgreSQL and
 	@$(BIN)/python -m bench.credits
 
 .PHONY: bench-edge
-bench-edge: $(DEBIAN_ALL) ## hits of the edge beside nginx and beside itself without admission, as ratios
+bench-edge: $(PROGRAMS) $(DEBIAN_ALL) ## hits of the edge beside nginx and beside itself without admission, as ratios
 	@$(BIN)/python -m bench.edge $(EDGE_OPTIONS)
 
 .PHONY: bench-fdb
