@@ -57,7 +57,8 @@ ALL_ERRORS = (
     *chain_errors.ERRORS,
     *edge_errors.ERRORS,
 )
-TERMS = Terms(cache_us=5_000_000, concurrent_requests=100)
+# Decisions outlast every test, so none depends on when the next one is asked for.
+TERMS = Terms(cache_us=3_600_000_000, concurrent_requests=100)
 ALL_SCOPES = (
     auth_pb2.SCOPE_DOWNLOAD,
     auth_pb2.SCOPE_UPLOAD,
@@ -264,6 +265,22 @@ class RunningEdge:
     async def cached(self, cid: str) -> None:
         """Waits until an object is whole in the disk tier."""
         await until(lambda: self.edge.disk.info(cid) is not None, "the object is cached")
+
+    async def leased(self, cid: str, tenant: Tenant) -> None:
+        """Asks for an object until this edge has a lease of the tenant's credit."""
+
+        async def is_leased() -> bool:
+            assert (await self.get(object_path(cid), tenant)).status == 200
+            return self.edge.payments.covers_some(tenant.account_id, "download")
+
+        await until(is_leased, "the edge has a lease")
+
+    @property
+    def at_once(self) -> int:
+        """How many requests were answered at once so far."""
+        hits = self.edge.http.hits
+        assert hits is not None
+        return hits.answered
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from tollmesh.chain.v1 import chain_pb2
 from tollmesh.credits.v1 import credits_pb2
 
 from services.edge.credit.holds import Usage
+from services.edge.credit.lease_books import Lease
+from services.edge.credit.lease_keeper import Keeper
 from tests.edge.conftest import (
     TERMS,
     RunningEdge,
@@ -48,11 +50,11 @@ async def connection(edge: RunningEdge) -> AsyncIterator[KeptConnection]:
     await connection.close()
 
 
-def at_once(edge: RunningEdge) -> int:
-    """How many requests were answered at once so far."""
-    hits = edge.edge.http.hits
-    assert hits is not None
-    return hits.answered
+def keepers(edge: RunningEdge) -> Mapping[Lease, Keeper]:
+    """The edge's leases, and who looks after them."""
+    leases = edge.edge.payments._leases
+    assert leases is not None
+    return leases._keepers
 
 
 async def warm(edge: RunningEdge, world: World, tenant: Tenant, *cids: str, covers: int = 4) -> int:
@@ -70,13 +72,10 @@ async def warm(edge: RunningEdge, world: World, tenant: Tenant, *cids: str, cove
     largest = max(len(world.chain.objects[cid].data) for cid in cids)
     usage = Usage(tenant.account_id, "download", covers * largest, "", credits_pb2.CACHE_RESULT_HIT)
 
-    leases = edge.edge.payments._leases
-    assert leases is not None
-
     async def is_covered() -> bool:
         nonlocal read
         read += len((await edge.get(object_path(small), tenant)).body)
-        for keeper in leases._keepers.values():
+        for keeper in keepers(edge).values():
             keeper._size = LEASES["lease_credits"]  # as after much use
         payment = edge.edge.payments.take(usage)
         if payment is not None:
@@ -148,12 +147,12 @@ async def test_both_ways_give_the_same_answers(
     for _ in range(120):
         cid = rng.choice(cids)
         path, headers = some_path(rng, cid), some_headers(rng, tenant)
-        before = at_once(edge)
+        before = edge.at_once
         quick = await connection.get(path, headers)
-        quick_ones += at_once(edge) - before
-        before = at_once(edge)
+        quick_ones += edge.at_once - before
+        before = edge.at_once
         long = await connection.get(path, headers | LONG_WAY)
-        assert at_once(edge) == before
+        assert edge.at_once == before
         assert quick.status == long.status == 200
         assert comparable(quick) == comparable(long)
         assert quick.body == long.body == world.chain.objects[cid].data
@@ -165,7 +164,7 @@ async def test_the_callers_request_id_is_the_answers(
 ) -> None:
     cid = world.chain.add(some_bytes(1000))
     await warm(edge, world, tenant, cid)
-    before = at_once(edge)
+    before = edge.at_once
     for name in ("first", "second"):
         answer = await connection.get(
             object_path(cid), tenant.headers | {"X-Request-Id": f"{name}-request"}
@@ -176,7 +175,7 @@ async def test_the_callers_request_id_is_the_answers(
         for _ in range(3)
     }
     assert len(made) == 3
-    assert at_once(edge) == before + 5
+    assert edge.at_once == before + 5
 
 
 async def test_requests_on_a_connection_may_differ_from_each_other_in_any_way(
@@ -236,7 +235,7 @@ async def test_requests_that_do_not_wait_are_answered_in_their_order(
     sizes = [1, 1000, 65_536, MEBIBYTE, LARGE]
     cids = [world.chain.add(some_bytes(size)) for size in sizes]
     await warm(edge, world, tenant, *cids)
-    before = at_once(edge)
+    before = edge.at_once
     asked = [rng.choice(cids) for _ in range(12)]
     more: dict[str, str] = {}
     for cid in asked:
@@ -246,7 +245,7 @@ async def test_requests_that_do_not_wait_are_answered_in_their_order(
             await asyncio.sleep(0)
     for cid in asked:
         assert (await connection.answer()).body == world.chain.objects[cid].data
-    assert at_once(edge) > before
+    assert edge.at_once > before
 
 
 async def _read_some(
@@ -263,7 +262,7 @@ async def test_readers_that_leave_pay_for_what_reached_them(
     rng = random.Random(chosen_seed())
     whole, large = world.chain.add(some_bytes(MEBIBYTE)), world.chain.add(some_bytes(LARGE))
     read = await warm(edge, world, tenant, whole, large, covers=20)
-    answered = at_once(edge)
+    answered = edge.at_once
 
     async def left(cid: str) -> int:
         size = len(world.chain.objects[cid].data)
@@ -272,7 +271,7 @@ async def test_readers_that_leave_pay_for_what_reached_them(
         return arrived
 
     arrived = await asyncio.gather(*(left(rng.choice([whole, large])) for _ in range(20)))
-    assert at_once(edge) > answered, "a decision may run out meanwhile"
+    assert edge.at_once == answered + 20
     # More may arrive while a reader leaves: its socket has room for so much.
     assert 0 <= await paid_bytes(edge, tenant) - read - sum(arrived) <= 20 * 65_536
 
@@ -295,9 +294,9 @@ async def test_a_slow_reader_of_a_large_object_gets_all_of_it(
     data = some_bytes(LARGE)
     cid = world.chain.add(data)
     read = await warm(edge, world, tenant, cid)
-    answered = at_once(edge)
+    answered = edge.at_once
     reader, _ = await _read_some(edge, tenant, cid, 1)
-    assert at_once(edge) == answered + 1
+    assert edge.at_once == answered + 1
     rest = b"".join([await asyncio.to_thread(reader.read, 99_999) for _ in range(83)])
     assert rest == data[1 : 1 + len(rest)]
     last = await asyncio.to_thread(reader.read, LARGE - 1 - len(rest))
@@ -312,9 +311,9 @@ async def test_answers_under_way_have_a_place_in_line(
     large, small = world.chain.add(some_bytes(LARGE)), world.chain.add(some_bytes(1000))
     await warm(edge, world, tenant, small, large, covers=TERMS_LIMIT)
     places = edge.edge.admission
-    answered = at_once(edge)
+    answered = edge.at_once
     readers = [(await _read_some(edge, tenant, large, 1))[0] for _ in range(TERMS_LIMIT)]
-    assert at_once(edge) > answered
+    assert edge.at_once > answered
     refused = await edge.get(object_path(small), tenant)
     assert (refused.status, refused.json()["reason"]) == (429, "RATE_LIMITED")
     readers.pop().close()
@@ -330,11 +329,11 @@ async def test_an_answer_under_way_is_finished_by_a_shutdown(
 ) -> None:
     cid = world.chain.add(some_bytes(LARGE))
     read = await warm(edge, world, tenant, cid)
-    answered = at_once(edge)
+    answered = edge.at_once
     connection = await KeptConnection.open(edge.host, edge.port)
     assert (await connection.get(object_path(cid), tenant.headers)).status == 200
     reader, _ = await _read_some(edge, tenant, cid, 1)
-    assert at_once(edge) > answered
+    assert edge.at_once > answered
     stopping = asyncio.create_task(edge.stop())
     assert await connection.ended() == b"", "a connection without a request is ended"
     await connection.close()
@@ -362,8 +361,10 @@ async def test_a_reader_that_stalls_is_cut_off_before_its_payment_ends(
     world: World, tenant: Tenant
 ) -> None:
     cid = world.chain.add(some_bytes(LARGE))
-    async with world.edge(**LEASES, transfer_s=1, slowest_bytes_per_s=2**40) as edge:
+    async with world.edge(**LEASES, slowest_bytes_per_s=2**40) as edge:
         read = await warm(edge, world, tenant, cid)
+        for lease in keepers(edge):
+            lease.transfer_s = 1.0  # only now: whatever warming takes, it is not cut off
         reader, _ = await _read_some(edge, tenant, cid, 100_000)
         await until(lambda: not edge.edge.admission._in_flight, "the reader is cut off")
         received = await asyncio.to_thread(reader.read_to_the_end)

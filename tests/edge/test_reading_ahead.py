@@ -31,13 +31,7 @@ async def origin(world: World) -> AsyncIterator[Origin]:
 async def leasing(world: World, tenant: Tenant) -> AsyncIterator[RunningEdge]:
     """An edge that has a lease of the tenant's credit."""
     async with world.edge(lease_credits=100_000, lease_settle_s=0.05) as edge:
-        path = object_path(world.chain.add(some_bytes(KIB)))
-
-        async def is_leased() -> bool:
-            assert (await edge.get(path, tenant)).status == 200
-            return edge.edge.payments.covers_some(tenant.account_id, "download")
-
-        await until(is_leased, "the edge has a lease")
+        await edge.leased(world.chain.add(some_bytes(KIB)), tenant)
         yield edge
 
 

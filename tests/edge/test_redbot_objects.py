@@ -18,7 +18,7 @@ KNOWN = {
     # and by sandbox. REDbot does not tell the two apart.
     "CSP_UNSAFE_INLINE",
 }
-"""Warnings that stay; docs/edge.md explains them too."""
+"""Warnings that stay; docs/delivery.md explains them too."""
 
 
 @pytest.mark.parametrize(
