@@ -119,7 +119,7 @@ class Lease:
         self.left = 0
         """What can be spent still."""
         self.low = 0
-        """Below this, it should be filled up."""
+        """Below this, it should be filled up at once, unless it is unlimited."""
         self.balance = 0
         """What the account could spend besides, as of the last answer."""
         self.in_flight = 0
@@ -164,7 +164,7 @@ class Lease:
         if left < 0 and not self.unlimited:
             return None
         self.left = left
-        if left < self.low:
+        if left < self.low and not self.unlimited:
             self.low = -1
             self.wake()
         self.in_flight += 1
@@ -273,7 +273,7 @@ class LeasePayment:
         self.amount += more
         self._quantity += quantity
         self._limit += quantity * lease.s_per_byte
-        if lease.left < lease.low:
+        if lease.left < lease.low and not lease.unlimited:
             lease.low = -1
             lease.wake()
         return True

@@ -125,10 +125,14 @@ def test_a_lease_is_spent_no_longer_than_it_lives(slot: Slot) -> None:
 
 def test_in_shadow_mode_nothing_is_refused(slot: Slot) -> None:
     lease = lease_on(slot, 0, unlimited=True)
+    woken = []
+    lease.wake = lambda: woken.append(lease.left)
     payment = taken(lease, 10**9)
-    payment.deliver(10**9)
+    assert payment.extend(10**9)
+    payment.deliver(2 * 10**9)
     payment.settle()
     assert lease.available == 0
+    assert not woken, "it is settled from time to time, not with each delivery"
 
 
 def test_a_settlement_is_the_same_whoever_repeats_it(tmp_path: Path) -> None:
