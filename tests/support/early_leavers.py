@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from tests.support.on_threads import on_threads
 from tests.support.raw_reader import RawReader
 
 _AT_ONCE = 24
@@ -41,17 +40,11 @@ async def break_off(
     plans = [
         (dice.randrange(1, size_bytes), dice.random() < 0.5, dice.random() < 0.5) for _ in requests
     ]
-    loop = asyncio.get_running_loop()
-    pool = ThreadPoolExecutor(_AT_ONCE, "reader")
-    try:
-        return await asyncio.gather(
-            *(
-                loop.run_in_executor(pool, _broken, port, request, plan, send_buffer_bytes)
-                for request, plan in zip(requests, plans, strict=True)
-            )
-        )
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    calls = [
+        (port, request, plan, send_buffer_bytes)
+        for request, plan in zip(requests, plans, strict=True)
+    ]
+    return await on_threads(_broken, calls, at_once=_AT_ONCE)
 
 
 def unmatched(paid: Iterable[int], broken: Iterable[Broken]) -> str:
@@ -84,7 +77,9 @@ def _broken(
     try:
         reader.request(*request)
         assert b" 200 " in reader.head.partition(b"\r\n")[0], reader.head
-        reader.read(count)
+        # Piece by piece: copies of megabytes on so many threads would hold up the servers here.
+        for left in range(count, 0, -_RECEIVE_BYTES):
+            reader.read(min(left, _RECEIVE_BYTES))
         # The kernel doubles both sizes (socket(7)).
         if stalls:
             return Broken(reader.arrived(), 2 * send_buffer_bytes)

@@ -8,12 +8,10 @@ TCP_NOTSENT_LOWAT), what is on its way (the reader's receive window), and what E
 
 from __future__ import annotations
 
-import asyncio
 import random
 import socket
 import struct
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from tests.edge.conftest import RunningEdge, Tenant, World, some_bytes, until
 from tests.edge.door.paid import captured_by_path
@@ -21,6 +19,7 @@ from tests.support.envoy_proxy import EnvoyProxy
 from tests.support.file_server import FileServer
 from tests.support.http2_peer import Http2Peer
 from tests.support.ledger_audit import audit_account
+from tests.support.on_threads import on_threads
 from tests.support.raw_reader import RawReader
 
 SIZE = 1024 * 1024
@@ -40,7 +39,6 @@ async def test_downloads_that_are_broken_off_pay_for_what_was_sent(
     dice: random.Random,
 ) -> None:
     path = files.add("film", some_bytes(SIZE))
-    loop = asyncio.get_running_loop()
     received: dict[str, int] = {}
 
     def break_off(name: str, at: int) -> None:
@@ -52,11 +50,8 @@ async def test_downloads_that_are_broken_off_pay_for_what_was_sent(
         finally:
             reader.close(reset=at % 2 == 0)
 
-    with ThreadPoolExecutor(16) as threads:
-        points = [(f"{path}*{number}", dice.randrange(SIZE + 1)) for number in range(BY_HTTP1)]
-        await asyncio.gather(
-            *(loop.run_in_executor(threads, break_off, name, at) for name, at in points)
-        )
+    points = [(f"{path}*{number}", dice.randrange(1, SIZE + 1)) for number in range(BY_HTTP1)]
+    await on_threads(break_off, points, at_once=16)
     for start in range(BY_HTTP1, BY_HTTP1 + BY_HTTP2, 10):
         names = [f"{path}*{number}" for number in range(start, start + 10)]
         received |= await _broken_off_by_http2(proxy, tenant, names, dice)
@@ -88,11 +83,7 @@ async def test_requests_that_are_given_up_at_once_leave_no_ticket_behind(
             time.sleep(delays[number])  # anywhere between the request and the first bytes
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(8) as threads:
-        await asyncio.gather(
-            *(loop.run_in_executor(threads, give_up, number) for number in range(GIVEN_UP))
-        )
+    await on_threads(give_up, [(number,) for number in range(GIVEN_UP)], at_once=8)
     await until(lambda: not edge.edge.door.open_tickets, "none waits for a report")
     audit = await audit_account(world.credits, tenant.account_id, until_settled=True)
     captured = captured_by_path(audit, "edge")
@@ -109,7 +100,7 @@ async def _broken_off_by_http2(
         for name in names:
             headers = {":method": "GET", ":scheme": "http", ":path": name, ":authority": "edge"}
             stream = await peer.start({**headers, "x-api-key": tenant.key}, end=True)
-            answer = await peer.until_body(stream, dice.randrange(SIZE + 1))
+            answer = await peer.until_body(stream, dice.randrange(1, SIZE + 1))
             received[name] = len(answer.body)
             if not answer.ended:
                 peer.reset(stream)
