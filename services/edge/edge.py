@@ -151,7 +151,8 @@ class Edge:
         self._is_ready = False
         self._intake.close()
         reported = self._envoys.drain(self._settings.drain_s)
-        await asyncio.gather(self.http.drain(), self.grpc.drain(), reported)
+        reporters = self._envoys.reporters
+        await asyncio.gather(self.http.drain(), self.grpc.drain(reporters, reported))
         self._intake.flush()
         await self.upkeep.stop()
         if self.origins is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -69,13 +69,15 @@ class Pipeline:
         self._translate = translate
         self._under_way = 0
         self._draining = False
+        self._still_taken: Collection[str] = frozenset()
         self._idle = asyncio.Event()
         self._idle.set()
         self._lines = BatchedLines("call")
 
-    def refuse_new_calls(self) -> None:
-        """From now on every new call is answered SHUTTING_DOWN."""
+    def refuse_new_calls(self, but: Collection[str] = frozenset()) -> None:
+        """From now on new calls are answered SHUTTING_DOWN, but those of these paths."""
         self._draining = True
+        self._still_taken = but
 
     async def wait_until_idle(self, timeout_s: float) -> bool:
         """Waits until no call is under way; False when some still are after ``timeout_s``."""
@@ -187,7 +189,7 @@ class Pipeline:
         if self._under_way == 1:
             self._idle.clear()
         call.activate()
-        if self._draining:
+        if self._draining and call.method not in self._still_taken:
             raise ShuttingDownError
         if self._under_way > self._limits.max_concurrent_calls:
             raise OverloadedError

@@ -8,7 +8,8 @@ await server.drain()
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Sequence
 from typing import Self
 
 from services.process import inside
@@ -76,14 +77,26 @@ class Server:
         """Listens. Raises OSError when the address cannot be had."""
         self.address = await self._face.start()
 
-    async def drain(self) -> None:
+    async def drain(
+        self, last: Sequence[object] = (), until: Awaitable[None] | None = None
+    ) -> None:
         """Ends the server: health says NOT_SERVING, new calls are refused, the others finish.
 
         Calls still under way after ``drain_s`` are cancelled and may clean up for a few seconds.
+
+        Args:
+            last: servicers that are still called: what goes on elsewhere ends with a call to them.
+            until: when no more such calls are waited for; not longer than ``drain_s``.
         """
-        self._pipeline.refuse_new_calls()
+        end = time.monotonic() + self._drain_s
+        paths = {method.path for servicer in last for method in methods_of(servicer)}
+        self._pipeline.refuse_new_calls(but=paths)
         await self._face.announce_drain()
-        finished = await self._pipeline.wait_until_idle(self._drain_s)
+        if until is not None:
+            await until
+            self._pipeline.refuse_new_calls()
+        left_s = max(_LAST_ANSWERS_S, end - time.monotonic())
+        finished = await self._pipeline.wait_until_idle(left_s)
         if not finished:
             log.warning("drain_cut_short", drain_s=self._drain_s)
         await self._face.stop(_LAST_ANSWERS_S if finished else 0)

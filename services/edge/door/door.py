@@ -153,9 +153,9 @@ class Door:
         return self._tickets.named((node, request_key[:_LONGEST_KEY]))
 
     async def wait_until_reported(self, timeout_s: float) -> None:
-        """Waits until no ticket is open, but not longer than that."""
+        """Waits until no ticket is open, or being asked for, but not longer than that."""
         end = time.monotonic() + timeout_s
-        while self._tickets and time.monotonic() < end:  # noqa: ASYNC110 (at the end, and short)
+        while (self._tickets or self._asking) and time.monotonic() < end:  # noqa: ASYNC110 (at the end, and short)
             await asyncio.sleep(_POLL_S)
 
     async def close(self, timeout_s: float) -> None:

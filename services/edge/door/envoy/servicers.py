@@ -21,10 +21,11 @@ class Envoys:
         self._door = door
         streams = Streams()
         self._access_log = AccessLogServicer(door, streams)
+        self.reporters: list[object] = [self._access_log, RateLimitServicer(door)]
+        """What Envoys call at the end of a delivery, also while the edge is being drained."""
         self.servicers: list[object] = [
             AuthorizationServicer(door, streams, keep_credentials=keep_credentials),
-            self._access_log,
-            RateLimitServicer(door),
+            *self.reporters,
         ]
         """For the server."""
 
