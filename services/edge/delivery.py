@@ -207,7 +207,8 @@ class Sources:
                 await source.touch(0, info.size_bytes)
             except OSError:
                 return None
-            self._memory.put(info.cid, mapping[:])
+            if self._disk.mapped(info.cid) is mapping:  # not dropped meanwhile
+                self._memory.put(info.cid, mapping[:])
         return source
 
     def at_hand(self, key: ObjectKey, info: ObjectInfo) -> WholeSource | None:

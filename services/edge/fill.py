@@ -43,6 +43,8 @@ class Fill:
         """Whether somebody reads it already, or has read it."""
         self.is_wanted = True
         """Whether it is to be kept when it is whole."""
+        self.is_being_kept = False
+        """Whether it is whole, and on its way into the disk tier."""
         self._failure: ServiceError | NotStoredError | None = None
         self._arrival = asyncio.Event()
 
@@ -138,14 +140,19 @@ class Fills:
                     await asyncio.wait([self._tasks[fill]])
         return self._disk.info(key.cid) is not None
 
-    def disown(self, cid: str) -> bool:
+    async def disown(self, cid: str) -> bool:
         """Has an object that is on its way not be kept; its readers finish. Whether there was one.
 
-        Who asks from now on has it fetched anew.
+        Who asks from now on has it fetched anew. One that is just being kept is in the disk tier
+        when this returns.
         """
-        fill = self._fills.pop(cid, None)
+        fill = self._fills.get(cid)
         if fill is None:
             return False
+        if fill.is_being_kept:
+            await asyncio.wait([self._tasks[fill]])
+            return True
+        self._forget(fill)
         fill.is_wanted = False
         if fill.readers == 0:
             self._stop(fill)
@@ -203,6 +210,7 @@ class Fills:
                     await self._disk.append(fill.partial, data)
                     fill.advance(len(data))
             if fill.is_wanted:
+                fill.is_being_kept = True
                 final_on = {fill.key.network} if fill.info.finalized else set()
                 await self._disk.keep(fill.partial, final_on)
             else:

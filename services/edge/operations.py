@@ -100,7 +100,7 @@ class Operations:
         """
         if self._pins.is_kept(key.cid) and not force:
             raise ObjectPinnedError
-        found = self._fills.disown(key.cid)
+        found = await self._fills.disown(key.cid)
         found = await self.forget(key.cid) or found
         log.info("object_purged", object=str(key), found=found)
         return found

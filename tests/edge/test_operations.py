@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,10 @@ from tollmesh.auth.v1 import auth_pb2
 from tollmesh.edge.v1 import edge_pb2
 
 from services.auth.errors import ScopeMissingError
+from services.edge.cache.disk import DiskCache
+from services.edge.cache.files import Mapping, PartialFile
 from services.edge.errors import BanNotFoundError, ObjectBannedError, ObjectPinnedError
+from services.edge.objects import ObjectKey
 from services.rpc.call import Call
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
 from tests.support.cache_operations import BLOCKED_BY, MEBIBYTE, ban_path, cached, purge, warm
@@ -104,6 +110,52 @@ async def test_who_reads_a_purged_object_finishes(
         assert await response.content.read() == data[1000:]
     await until(lambda: edge.edge.disk.used_bytes == 0, "it was not kept")
     assert edge.edge.disk.info(cid) is None
+
+
+async def test_what_is_purged_while_it_is_being_kept_is_not_kept(
+    world: World, edge: RunningEdge, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cid = world.chain.add(some_bytes(1000))
+    usual, sealing, released = PartialFile.seal, threading.Event(), threading.Event()
+
+    def slow(file: PartialFile, directory: Path) -> bytes:
+        sealing.set()
+        released.wait()
+        return usual(file, directory)
+
+    monkeypatch.setattr(PartialFile, "seal", slow)
+    warming = asyncio.create_task(warm(edge, tenant, cid))
+    try:
+        await until(sealing.is_set)
+        key = ObjectKey(NETWORK, cid)
+        purging = asyncio.create_task(edge.edge.operations.purge(key, force=False))
+        await asyncio.sleep(0)  # it goes as far as it can
+    finally:
+        released.set()
+    assert await purging
+    assert (await warming).status == 200
+    assert edge.edge.disk.info(cid) is None
+    await until(lambda: edge.edge.disk.used_bytes == 0, "its room is free")
+
+
+async def test_what_is_dropped_while_it_is_read_for_memory_does_not_get_there(
+    world: World, edge: RunningEdge, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be dropped because it is damaged."""
+    cid = world.chain.add(some_bytes(1000))
+    await edge.get(object_path(cid), tenant)
+    await edge.cached(cid)
+    usual = DiskCache.in_memory
+
+    async def dropped(disk: DiskCache, mapping: Mapping, offset: int, length: int) -> None:
+        await usual(disk, mapping, offset, length)
+        await edge.edge.operations.forget(cid)
+
+    monkeypatch.setattr(DiskCache, "in_memory", dropped)
+    info = edge.edge.disk.info(cid)
+    assert info is not None
+    assert await edge.edge._sources.held(ObjectKey(NETWORK, cid), info) is not None
+    assert edge.edge.memory.peek(cid) is None
 
 
 async def test_a_pinned_object_is_purged_by_force_alone_and_comes_back(
