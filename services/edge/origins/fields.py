@@ -30,7 +30,9 @@ _OF_THE_CONNECTION = frozenset(
 )
 # What Connection must not name: the message would mean something else without it.
 _NEVER_NOMINATED = frozenset({b"cache-control", b"content-length", b"host"})
-_ELEMENT = re.compile(r'(?:[^",\\]|"(?:[^"\\]|\\.)*"|["\\])+')
+# A backslash goes with what follows it, in quotes and outside: so a quote that is never closed is
+# looked for to the end once, not from every quote anew.
+_ELEMENT = re.compile(r'(?:[^",\\]|"(?:[^"\\]|\\.)*"|\\[^,]?|")+')
 _DIRECTIVE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:=(.*))?", re.DOTALL).fullmatch
 _DIGITS = re.compile(r"[0-9]+", re.ASCII).fullmatch
 _MONTHS = {

@@ -19,7 +19,7 @@ from services.edge.origins.fields import (
 CONDITIONS = frozenset(
     {b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range"}
 )
-_TAG = re.compile(r'\s*((?:W/)?"[^"]*"|[^",\s]+)\s*(?:,|$)')
+_TAG = re.compile(r'(?:W/)?"[^"]*"|[^",\s]+')
 # What tells of the stored bytes, which a 304 does not change (RFC 9111, section 3.2).
 _OF_THE_CONTENT = frozenset({b"content-length", b"content-encoding", b"content-range"})
 
@@ -34,11 +34,6 @@ def conditions(stored: Fields) -> Fields:
     if modified and http_date(modified[0]) is not None:
         found.append((b"if-modified-since", modified[0].encode("latin-1")))
     return found
-
-
-def is_condition_of_ours(request: Fields) -> bool:
-    """Whether a request has a condition that a cache may answer by itself."""
-    return any(name in {b"if-none-match", b"if-modified-since"} for name, _ in request)
 
 
 def not_modified(request: Fields, stored: Fields) -> bool:

@@ -27,7 +27,13 @@ from services.edge.origins.structured import MalformedError, Value, dictionary
         ('a="b, c", d', ['a="b, c"', "d"]),
         (r'a="b\", c", d', [r'a="b\", c"', "d"]),
         ('"a, b', ['"a', "b"]),
+        (r"a\, b", ["a\\", "b"]),
+        (r"a\", b", [r"a\"", "b"]),
+        (r'"a\", b', [r'"a\"', "b"]),
+        # Would take hours if the end were looked for from every quote.
+        ('"' + '\\"' * 1_000_000, ['"' + '\\"' * 1_000_000]),
     ],
+    ids=lambda value: repr(value)[:20],
 )
 def test_lists_are_parted_at_commas_outside_quotes(text: str | None, expected: list[str]) -> None:
     assert split_list(text) == expected
