@@ -12,8 +12,8 @@ _UNDERSTOOD = frozenset(
     {200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410}
     | {411, 412, 413, 414, 415, 417, 421, 422, 426, 500, 501, 502, 503, 504, 505}
 )
-# A part of a representation, and news about one that is stored.
-_NEVER = frozenset({206, 304})
+# What is said of a part that was asked for, and news about what is stored.
+_NEVER = frozenset({206, 304, 416})
 _WITH_AUTHORIZATION = ("must-revalidate", "public", "s-maxage")
 
 

@@ -9,17 +9,20 @@ Selecting = tuple[tuple[bytes, str | None], ...]
 
 # Lists whose order means nothing: what counts is the weights.
 _WEIGHED = frozenset({b"accept", b"accept-charset", b"accept-encoding", b"accept-language"})
+_MOST_NAMES = 32
 
 
 def selecting(vary: Fields, request: Fields) -> Selecting | None:
     """What a later request must have in common with this one; None when nothing is enough.
+
+    Nothing is, either, when it would be more than a few fields: each request is compared in all.
 
     Args:
         vary: the response's fields.
         request: the request's fields.
     """
     names = sorted({name.lower() for name in split_list(value_of(vary, b"vary"))})
-    if "*" in names:
+    if "*" in names or len(names) > _MOST_NAMES:
         return None
     return tuple((name, comparable(name, request)) for name in (n.encode("latin-1") for n in names))
 
