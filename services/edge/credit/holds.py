@@ -25,7 +25,7 @@ from services.credits.errors import HoldNotOpenError, InsufficientCreditError
 from services.edge.background import start
 from services.edge.behind import NotAskedError
 from services.edge.credit.journal import Entry, Journal
-from services.edge.credit.ledger import Ledger, Reserved
+from services.edge.credit.ledger import REPEAT_S, Ledger, Reserved
 from services.edge.origin import is_retryable
 from services.process.logs import get_logger
 from services.rpc.errors import InternalError, RequestIdReusedError, ServiceError
@@ -39,8 +39,6 @@ SETTLEMENT_S = 60.0
 
 _LONGEST_HOLD_S = 7 * 86_400
 _DEBIT_ESTIMATE = int(credits_pb.EXPIRY_POLICY_DEBIT_ESTIMATE)
-# Shorter than the credit service remembers request ids, so a repeated debit stays one debit.
-_GIVE_UP_S = 12 * 3600.0
 
 
 class Usage(NamedTuple):
@@ -307,7 +305,7 @@ class Holds:
         """Learns which hold a reservation made, if it did, and gives it back."""
         until = entry.expires_at
         if entry.policy == _DEBIT_ESTIMATE:
-            until += _GIVE_UP_S  # its expiry would take what nobody delivered
+            until += REPEAT_S  # its expiry would take what nobody delivered
         try:
             entry.hold_id = (await self._ledger.reserve(entry, until=until)).hold_id
             await self._give_back(entry, until)
@@ -333,7 +331,7 @@ class Holds:
         return receipt
 
     async def _pay(self, entry: Entry) -> int:
-        until = max(entry.expires_at, time.time()) + _GIVE_UP_S
+        until = max(entry.expires_at, time.time()) + REPEAT_S
         # One capture for all attempts of a request; one release for each of its holds.
         request_id = entry.request_id.rpartition("-")[0]
         delivered = entry.delivered

@@ -11,13 +11,10 @@ from tollmesh.credits.v1 import credits_pb2, leases_pb2
 
 from services.edge.credit.journal import Entry
 from services.edge.credit.lease_journal import LeaseTerms, Settlement
-from services.edge.credit.ledger import TIMEOUT_S, Ledger, repeated
+from services.edge.credit.ledger import REPEAT_S, TIMEOUT_S, Ledger, repeated
 
 if TYPE_CHECKING:  # the type has no class at run time
     from tollmesh.credits.v1.leases_pb2_grpc import LeaseServiceAsyncStub
-
-# Shorter than the credit service remembers request ids, so what is repeated is done once.
-REPEAT_S = 12 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 TIMEOUT_S = 2.0
 """Of one attempt."""
+REPEAT_S = 12 * 3600.0
+"""How long a settlement is repeated. Request ids are remembered longer, so it is done once."""
 _LIST_S = 5.0
 # Together longer than a channel waits before it looks again for a service that was not there.
 _ATTEMPTS = 4

@@ -11,15 +11,12 @@ import time
 
 from services.credits.errors import HoldNotFoundError, HoldNotOpenError
 from services.edge.credit.journal import Entry
-from services.edge.credit.ledger import Ledger
+from services.edge.credit.ledger import REPEAT_S, Ledger
 from services.edge.door.tickets import Stub
 from services.process.logs import get_logger
 from services.rpc.errors import ServiceError
 
 log = get_logger(__name__)
-
-# Shorter than the credit service remembers request ids, so a repeated debit stays one debit.
-REPEAT_S = 12 * 3600.0
 
 
 class LateReports:

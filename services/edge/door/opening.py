@@ -5,10 +5,10 @@ from __future__ import annotations
 from services.edge.admission import Admission
 from services.edge.bans import Bans
 from services.edge.cache.disk import DiskCache
-from services.edge.credit.ledger import Ledger
+from services.edge.credit.ledger import REPEAT_S, Ledger
 from services.edge.credit.payments import Payments
 from services.edge.door.door import Door
-from services.edge.door.late import REPEAT_S, LateReports
+from services.edge.door.late import LateReports
 from services.edge.door.open_tickets import OpenTickets
 from services.edge.door.register import Register
 from services.edge.door.tickets import Seal
