@@ -12,7 +12,9 @@ import os
 from bisect import bisect_right
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -82,6 +84,8 @@ class Body:
         self._readers: set[Reader] = set()
         self._grown = asyncio.Event()
         self._read = asyncio.Event()
+        self._is_written = False
+        """Whether a thread has the file."""
         self._dropped = False
 
     @property
@@ -172,7 +176,7 @@ class Body:
     def drop(self) -> None:
         """Forgets the bytes, as soon as nobody reads them any more."""
         self._dropped = True
-        if self._readers:
+        if self._readers or self._is_written:
             return
         self._room.free(self._memory_bytes, self._file_bytes)
         self._pieces, self._starts, self._memory_bytes = [], [], 0
@@ -223,16 +227,28 @@ class Body:
         if not self._room.claim(0, len(data)):
             return False
         loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._room.threads, self._write, data)
-        except OSError as error:
+        writing = loop.run_in_executor(self._room.threads, self._write, data)
+        self._is_written = True
+        writing.add_done_callback(partial(self._wrote, len(data)))
+        with suppress(OSError):
+            # Whoever is cancelled here leaves, but a thread has the file until it is done.
+            await asyncio.shield(writing)
+            return True
+        return False
+
+    def _wrote(self, length: int, writing: asyncio.Future[None]) -> None:
+        """A thread is done with the file, whether or not somebody waited for that."""
+        self._is_written = False
+        error = writing.exception()
+        if error is None:
+            self._file_bytes += length
+            self._room.free(self._memory_bytes, 0)
+            self._pieces, self._starts, self._memory_bytes = [], [], 0
+        else:
             log.warning("origin_body_not_kept", error=str(error))
-            self._room.free(0, len(data))
-            return False
-        self._file_bytes += len(data)
-        self._room.free(self._memory_bytes, 0)
-        self._pieces, self._starts, self._memory_bytes = [], [], 0
-        return True
+            self._room.free(0, length)
+        if self._dropped:
+            self.drop()
 
     def _write(self, data: bytes) -> None:
         """In a thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -230,6 +231,23 @@ async def test_variants_of_one_target_are_bounded(responses: Responses) -> None:
     for number in range(100):
         await keep(responses, "/x", b"1", str(number))
     assert len(responses.variants(("site", "/x"))) == 32
+
+
+async def test_a_body_that_is_given_up_while_it_is_written_takes_no_room(
+    responses: Responses,
+) -> None:
+    gate = threading.Event()
+    for _ in range(16):
+        responses.threads.submit(gate.wait)  # so that the write is under way, but not done
+    body = Body(responses)
+    appending = asyncio.create_task(body.append(bytes(SMALL + 1)))
+    await until(lambda: responses.disk_bytes > 0)
+    appending.cancel()
+    await asyncio.wait({appending})
+    body.drop()
+    gate.set()
+    await until(lambda: responses.disk_bytes == 0, "the room is given back")
+    assert list(responses.directory.iterdir()) == []
 
 
 async def test_files_of_an_earlier_process_are_deleted(tmp_path: Path) -> None:
