@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tollmesh.credits.v1 import credits_pb2 as credits_pb
-
 from services.edge.admission import Caller
 from services.edge.bans import Ban, Bans
 from services.edge.cache.disk import DiskCache
 from services.edge.cache.memory import MokaCache
-from services.edge.credit.holds import Receipt, Usage
+from services.edge.credit.holds import Receipt
 from services.edge.credit.payments import Payments
-from services.edge.downloads import METER
+from services.edge.downloads import usage_of
 from services.edge.errors import ObjectPinnedError
 from services.edge.fill import Fills
 from services.edge.lookup import ObjectLookup
@@ -80,9 +78,7 @@ class Operations:
         info = await self._lookup.find(key)
         if info.size_bytes == 0 or self._disk.info(key.cid) is not None:
             return Warmed(info, _FREE, cached=True)
-        usage = Usage(
-            caller.account_id, METER, info.size_bytes, str(key), credits_pb.CACHE_RESULT_MISS
-        )
+        usage = usage_of(caller, key, info.size_bytes, hit=False)
         payment = self._payments.take(usage) or await self._payments.reserve(usage)
         try:
             cached = await self._fills.whole(key, info)
