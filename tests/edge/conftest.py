@@ -34,7 +34,9 @@ from services.credits.ledger import Ledger
 from services.credits.ledger_servicer import LedgerServicer
 from services.credits.servicer import CreditServicer
 from services.credits.settings import CreditSettings
+from services.edge import admission
 from services.edge import errors as edge_errors
+from services.edge.credit import lease_calls, ledger
 from services.edge.edge import Edge, Services
 from services.edge.settings import EdgeSettings
 from services.rpc.client import connect
@@ -302,6 +304,14 @@ def object_path(cid: str, network: str = NETWORK) -> str:
 
 def some_bytes(count: int) -> bytes:
     return secrets.token_bytes(count)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services that share this process, and its readers' threads, are slow at times: none hangs."""
+    monkeypatch.setattr(admission, "_TIMEOUT_S", DEADLINE_S)
+    for module in (ledger, lease_calls):
+        monkeypatch.setattr(module, "TIMEOUT_S", DEADLINE_S)
 
 
 @pytest.fixture
