@@ -116,25 +116,30 @@ class Fills:
         return await asyncio.shield(beginning)
 
     @contextmanager
-    def reading(self, fill: Fill) -> Iterator[None]:
-        """Counts a reader of ``fill``; may end the fetch when the last one leaves."""
+    def reading(self, fill: Fill, *, pays: bool = True) -> Iterator[None]:
+        """Counts a reader of ``fill``; may end the fetch when the last one leaves.
+
+        It goes on from half, if that one ``pays`` for what it had.
+        """
         fill.readers += 1
         try:
             yield
         finally:
             fill.readers -= 1
-            worth_finishing = fill.is_wanted and 2 * fill.received >= fill.info.size_bytes
+            has_half = 2 * fill.received >= fill.info.size_bytes
+            worth_finishing = pays and fill.is_wanted and has_half
             if fill.readers == 0 and not worth_finishing:
                 self._stop(fill)
 
     async def whole(self, key: ObjectKey, info: ObjectInfo) -> bool:
         """Waits until an object is whole in the cache; False when that has no room for it.
 
+        Who gives up waiting pays for nothing, so the fetch ends, unless somebody else reads.
         Raises what the fetch fails with.
         """
         fill = await self.join(key, info)
         if fill is not None:
-            with self.reading(fill), suppress(NotStoredError):
+            with self.reading(fill, pays=False), suppress(NotStoredError):
                 await fill.beyond(info.size_bytes - 1)
                 if fill in self._tasks:
                     await asyncio.wait([self._tasks[fill]])

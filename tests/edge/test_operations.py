@@ -68,6 +68,32 @@ async def test_a_warmed_object_without_room_is_free_and_says_so(
     assert await tenant.paid() == []
 
 
+async def test_warming_that_is_given_up_is_free_and_fetches_no_more(
+    world: World, edge: RunningEdge, tenant: Tenant
+) -> None:
+    cid = world.chain.add(some_bytes(MEBIBYTE))
+    world.chain.objects[cid].pause(at=MEBIBYTE - 1)
+    request = edge_pb2.WarmObjectRequest(network=NETWORK, cid=cid)
+    call = edge.stub.WarmObject(request, metadata=tenant.metadata)
+
+    def is_read() -> bool:
+        fill = edge.edge.fills.find(cid)
+        return fill is not None and fill.received == MEBIBYTE - 1
+
+    def has_readers() -> bool:
+        fill = edge.edge.fills.find(cid)
+        return fill is not None and fill.readers > 0
+
+    await until(is_read, "nearly all of it is here")
+    call.cancel()
+    await until(lambda: not has_readers(), "the caller is gone")
+    world.chain.objects[cid].resume()
+    await until(lambda: edge.edge.fills.find(cid) is None, "the fetch has ended")
+    await until(lambda: edge.edge.disk.used_bytes == 0, "nothing is kept")
+    assert edge.edge.disk.info(cid) is None
+    assert await tenant.paid() == []
+
+
 @pytest.mark.parametrize("failure", ["absent", "credit", "scope"])
 async def test_what_cannot_be_warmed_is_refused_and_free(
     world: World, edge: RunningEdge, tenant: Tenant, failure: str
