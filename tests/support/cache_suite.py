@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
@@ -18,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.cli.mesh.processes import free_port
 from tests.support.deadline import DEADLINE_S
 
 _NODE_MODULES = Path(__file__).parents[2] / "deploy" / "node" / "node_modules"
@@ -79,7 +79,7 @@ class Score:
 async def suite_origin(suite: Path = INSTALLED) -> AsyncIterator[str]:
     """Runs the suite's origin server; its URL."""
     script = _engine(suite) / "server" / "server.mjs"
-    port = _free_port()
+    port = free_port()
     settings = {"protocol": "http", "port": str(port), "pidfile": os.devnull}
     environment = os.environ | {f"npm_config_{name}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
@@ -163,10 +163,3 @@ def _node() -> str:
     node = shutil.which("node", path=path)
     assert node is not None, "there is no node: run make programs"
     return node
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

