@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from services.chain.errors import NetworkUnavailableError, ObjectCorruptError
-from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
+from tests.edge.conftest import Answer, RunningEdge, Tenant, World, object_path, some_bytes, until
 from tests.support.fake_chain import CHUNK_BYTES
 from tests.support.multipart_body import parts_of
 
@@ -55,14 +55,22 @@ def _readers(edge: RunningEdge, cid: str) -> int:
     return fill.readers if fill else 0
 
 
-async def test_a_range_of_what_has_arrived_does_not_wait_for_the_rest(
+async def _half_arrived(
     world: World, edge: RunningEdge, tenant: Tenant
-) -> None:
+) -> tuple[str, bytes, asyncio.Task[Answer]]:
+    """An object of which half arrives before ``resume``, and who reads all of it."""
     data = some_bytes(2 * MEBIBYTE)
     cid = world.chain.add(data)
     world.chain.objects[cid].pause(at=MEBIBYTE)
     whole = asyncio.create_task(edge.get(object_path(cid), tenant))
     await until(lambda: edge.edge.fills.find(cid) is not None)
+    return cid, data, whole
+
+
+async def test_a_range_of_what_has_arrived_does_not_wait_for_the_rest(
+    world: World, edge: RunningEdge, tenant: Tenant
+) -> None:
+    cid, data, whole = await _half_arrived(world, edge, tenant)
     part = await edge.get(object_path(cid), tenant, Range="bytes=1000-1999")
     assert part.body == data[1000:2000]
     assert not whole.done()
@@ -74,11 +82,7 @@ async def test_a_range_of_what_has_arrived_does_not_wait_for_the_rest(
 async def test_several_ranges_wait_only_for_their_own_bytes(
     world: World, edge: RunningEdge, tenant: Tenant
 ) -> None:
-    data = some_bytes(2 * MEBIBYTE)
-    cid = world.chain.add(data)
-    world.chain.objects[cid].pause(at=MEBIBYTE)
-    whole = asyncio.create_task(edge.get(object_path(cid), tenant))
-    await until(lambda: edge.edge.fills.find(cid) is not None)
+    cid, data, whole = await _half_arrived(world, edge, tenant)
     several = await edge.get(object_path(cid), tenant, Range="bytes=500000-500009,1000-1999")
     parts = parts_of(several.headers["Content-Type"], several.body)
     assert [part.body for part in parts] == [data[500_000:500_010], data[1000:2000]]
