@@ -170,10 +170,12 @@ class Fetches:
 
         The one who asks takes the arrival and leaves the fetch.
         """
+        # Held from now on: the store may forget it before the task begins.
+        hold = None if stale is None else stale.body.join()
         fetch = Fetch(asked)
         if shared:
             self._running.setdefault(asked.key, []).append(fetch)
-        self._start(fetch, self._run(fetch, stale, interim))
+        self._start(fetch, self._run(fetch, stale, hold, interim))
         return fetch
 
     def _start(self, fetch: Fetch, work: Coroutine[Any, Any, None]) -> None:
@@ -224,8 +226,9 @@ class Fetches:
             if not running:
                 del self._running[fetch.asked.key]
 
-    async def _run(self, fetch: Fetch, stale: Stored | None, interim: Interim | None) -> None:
-        hold = None if stale is None else stale.body.join()
+    async def _run(
+        self, fetch: Fetch, stale: Stored | None, hold: Reader | None, interim: Interim | None
+    ) -> None:
         try:
             arrival, answer = await self._ask(fetch, stale, interim)
         except asyncio.CancelledError:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from services.edge.admission import Client
 from services.edge.http.exchange import Exchange
+from services.edge.http.problems import PathNotFoundError
 from services.edge.origins.client import OriginClient
 from services.edge.origins.errors import LoopError
 from services.edge.origins.fields import (
@@ -92,9 +93,12 @@ def own_credential(client: Client) -> bool:
 def path_below(exchange: Exchange) -> tuple[str, str]:
     """The origin's name and the path behind it, without dot segments (RFC 3986, section 5.2.4).
 
-    Raises InvalidArgumentError when an origin could read it as leading elsewhere.
+    Raises InvalidArgumentError when an origin could read it as leading elsewhere, and
+    PathNotFoundError.
     """
     segments = exchange.raw_path.decode("latin-1").split("/")
+    if len(segments) < 3 or unquote(segments[1]) != "origins":
+        raise PathNotFoundError  # a slash was encoded
     name, rest = unquote(segments[2]), segments[3:]
     kept: list[str] = []
     for index, segment in enumerate(rest):

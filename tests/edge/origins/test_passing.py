@@ -120,6 +120,9 @@ async def _raw(fronted: Fronted, target: bytes) -> bytes:
 async def test_an_unknown_origin_is_not_found(fronted: Fronted) -> None:
     assert (await fronted.edge.get("/origins/other/a")).status == 404
     assert (await fronted.edge.get("/origins")).status == 404
+    for path in (b"/origins%2Fsite", b"/origins%2Fa/site"):
+        assert (await _raw(fronted, path)).startswith(b"HTTP/1.1 404 ")
+    assert fronted.origin.requests == []
 
 
 async def test_a_request_that_has_been_here_before_is_refused(fronted: Fronted) -> None:

@@ -13,12 +13,16 @@ import pytest
 
 from services.edge.origins.body import Body, TooLateError
 from services.edge.origins.errors import OriginUnavailableError
+from services.edge.origins.fetches import Fetches
 from services.edge.origins.fields import date_text
 from services.edge.origins.freshness import Defaults
+from services.edge.origins.options import OriginOptions
+from services.edge.origins.requests import Asked, Origin
 from services.edge.origins.responses import Responses
 from services.edge.origins.stored import Stored, Times
 from services.edge.origins.vary import selecting
 from tests.edge.conftest import until
+from tests.support.http_origin import HttpOrigin, answer
 
 NOW = 1_700_000_000.0
 MEMORY, DISK, SMALL, LARGEST = 200_000, 2_000_000, 10_000, 500_000
@@ -248,6 +252,24 @@ async def test_a_body_that_is_given_up_while_it_is_written_takes_no_room(
     gate.set()
     await until(lambda: responses.disk_bytes == 0, "the room is given back")
     assert list(responses.directory.iterdir()) == []
+
+
+async def test_what_is_removed_just_as_it_is_asked_about_holds_nobody_up(
+    responses: Responses, origin: HttpOrigin
+) -> None:
+    origin.on("/a", answer(200, b"new", cache_control="max-age=60"))
+    site = Origin("site", OriginOptions.model_validate({"url": origin.url}))
+    asked = Asked(site, "GET", "/a", [(b"host", b"x")], {}, authorized=False, has_body=False)
+    fetches = Fetches(responses)
+    fetches.renew(asked, await keep(responses, "/a", b"old"))
+    responses.purge("site")
+    joined = fetches.under_way(asked, [])
+    assert joined is not None
+    await until(joined.arrived.done, "the answer comes")
+    assert joined.arrived.result().status == 200
+    await until(lambda: fetches.under_way(asked, []) is None, "it ends")
+    await fetches.close()
+    site.client.close()
 
 
 async def test_files_of_an_earlier_process_are_deleted(tmp_path: Path) -> None:
