@@ -43,8 +43,8 @@ _ATTEMPTS = 3
 _BACKOFF_S = 0.1
 _NETWORKS = 256
 _PUBLISH_S = 60.0
-_STAT_S = 5.0
 """How long the chain service may take no more of a file, and to store it when it has all."""
+_STAT_S = 5.0
 
 
 class _SilentError(DependencyUnavailableError):
