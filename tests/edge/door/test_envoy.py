@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aiohttp
 from tollmesh.auth.v1 import auth_pb2
+from yarl import URL
 
 from services.edge.admission import DOWNLOAD, Client
 from tests.edge.conftest import TERMS, RunningEdge, Tenant, World, object_path, some_bytes, until
@@ -202,6 +203,9 @@ async def test_what_a_route_says_of_its_answers_is_set_aside(
         assert response.status == 200
     assert await paid_in_all(poor, 1) == [100]
     assert edge.edge.door.open_tickets == 0
+    url = URL("/previews/%2e%2E/film", encoded=True)
+    async with reader.get(url, headers=poor.headers) as response:
+        assert response.status == 402, "it is the film that was asked for"
 
 
 async def test_of_an_object_that_the_edge_knows_the_size_is_set_aside(
