@@ -195,7 +195,7 @@ class Door:
         try:
             usage = terms.usage(caller.account_id, request, self._size_of, self._estimate_bytes)
             payment = await self._payments.reserve(usage, guest=True)
-            return self._tickets.give(caller, usage, payment, _key(request))
+            return self._tickets.give(caller, usage, payment, _key(request), request.reporter)
         except BaseException:
             self._admission.vacate(caller)
             raise
@@ -214,7 +214,7 @@ class Door:
             usage = terms.usage(caller.account_id, request, self._size_of, self._estimate_bytes)
             payment = self._payments.take(usage, guest=True)
             if payment is not None:
-                return self._tickets.give(caller, usage, payment, key)
+                return self._tickets.give(caller, usage, payment, key, request.reporter)
         except BaseException:
             self._admission.vacate(caller)
             raise

@@ -17,7 +17,7 @@ from services.edge.credit.holds import Usage
 from services.edge.credit.payments import Payment, Payments
 from services.edge.door.late import LateReports
 from services.edge.door.register import Register
-from services.edge.door.tickets import Seal, Stub, Ticket
+from services.edge.door.tickets import BY_LOG, Seal, Stub, Ticket
 from services.process.logs import get_logger
 from services.rpc.errors import ServiceError
 
@@ -95,7 +95,14 @@ class OpenTickets:
         found = self._keys.get(key)
         return found.ticket.id if found is not None else ""
 
-    def give(self, caller: Caller, usage: Usage, payment: Payment, key: Key | None) -> Ticket:
+    def give(
+        self,
+        caller: Caller,
+        usage: Usage,
+        payment: Payment,
+        key: Key | None,
+        reporter: str = BY_LOG,
+    ) -> Ticket:
         """A ticket for what was set aside. Raises OverloadedError; all is given back then."""
         self._number += 1
         number = self._number
@@ -106,7 +113,7 @@ class OpenTickets:
         except BaseException:
             payment.settle()
             raise
-        text = self._seal.write(self._process, number, usage, payment.hold_id)
+        text = self._seal.write(self._process, number, usage, payment.hold_id, reporter)
         ticket = Ticket(text, usage.account_id, payment)
         opened = _Open(ticket, caller, payment, usage.quantity, slot, key)
         self._open[text] = opened

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from services.edge import admission
 from services.edge.admission import Actions
 from services.edge.credit.holds import Usage
+from services.edge.door.tickets import BY_LOG
 
 _TERMS: dict[str, tuple[Actions, str]] = {
     "GET": (admission.DOWNLOAD, "download"),
@@ -39,6 +40,8 @@ class GuestRequest(NamedTuple):
     """The most that will be sent, as far as the proxy knows."""
     meter: str = ""
     """Empty: download or upload, by the method."""
+    reporter: str = BY_LOG
+    """Who will say what was sent; see tickets."""
 
 
 class Terms(NamedTuple):

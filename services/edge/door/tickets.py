@@ -4,9 +4,9 @@ A ticket passes through foreign hands, so its text is sealed with a key of this 
 what is needed to settle it when the process that gave it is gone.
 
 Format: eight fields and a seal, joined with ``~``, all of them characters that mean nothing in a
-header or a URL: version, the process that gave it, its number there, account, meter, estimate, hold
-(empty for credit out of a lease), resource (hexadecimal), and the keyed BLAKE2b of what stands
-before (hexadecimal, 128 bits).
+header or a URL: version and who reports, the process that gave it, its number there, account,
+meter, estimate, hold (empty for credit out of a lease), resource (hexadecimal), and the keyed
+BLAKE2b of what stands before (hexadecimal, 128 bits).
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from typing import NamedTuple, Self
 from services.edge.credit.holds import Usage
 from services.edge.credit.payments import Payment
 
-_VERSION = "1"
+BY_LOG, BY_ENVOY = "1", "e1"
+"""Who reports on a ticket, and version of the format: lines of a log, or an Envoy that calls.
+
+Readers may see tickets of the first kind, and may be able to call as Envoys do.
+"""
 _SEPARATOR = "~"
 _KEY_BYTES, _SEAL_BYTES = 32, 16
 _LONGEST = 1024
@@ -110,10 +114,12 @@ class Seal:
             partial.replace(path)
         return cls(key)
 
-    def write(self, process: str, number: int, usage: Usage, hold_id: str) -> str:
+    def write(
+        self, process: str, number: int, usage: Usage, hold_id: str, reporter: str = BY_LOG
+    ) -> str:
         """The text of a ticket; see Stub."""
         text = (
-            f"{_VERSION}~{process}~{number}~{usage.account_id}~{usage.meter}~{usage.quantity}~"
+            f"{reporter}~{process}~{number}~{usage.account_id}~{usage.meter}~{usage.quantity}~"
             f"{hold_id}~{usage.resource.encode().hex()}~"
         )
         return text + self._seal(text)
@@ -129,7 +135,7 @@ class Seal:
             _SEPARATOR
         )
         resource = bytes.fromhex(encoded).decode()
-        if version != _VERSION:  # of another version of this program
+        if version not in {BY_LOG, BY_ENVOY}:  # of another version of this program
             return None
         return Stub(process, int(number), account_id, meter, int(quantity), hold_id, resource)
 
@@ -137,6 +143,11 @@ class Seal:
         keyed = self._keyed.copy()
         keyed.update(text.encode())
         return keyed.hexdigest()
+
+
+def is_of_envoy(text: str) -> bool:
+    """Whether an Envoy may report under a ticket, whether it is genuine or not."""
+    return text.startswith(BY_ENVOY + _SEPARATOR)
 
 
 def meter_of(text: str) -> str:

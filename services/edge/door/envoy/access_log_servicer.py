@@ -16,7 +16,7 @@ from tollmesh.envoy.v3 import access_log_pb2_grpc as pb_grpc
 from services.edge.door.door import Door
 from services.edge.door.envoy.authorization_servicer import TICKET_FIELD
 from services.edge.door.envoy.streams import HEADER, Streams
-from services.edge.door.tickets import meter_of
+from services.edge.door.tickets import is_of_envoy, meter_of
 
 FILTER = "envoy.filters.http.ext_authz"
 """Under whose name the ticket stands in an entry's metadata."""
@@ -69,9 +69,9 @@ class AccessLogServicer(pb_grpc.AccessLogServiceServicer):
         noted = self._streams.take(stream) if final and stream else ""
         found = common.metadata.filter_metadata.get(FILTER)
         ticket_id = "" if found is None else found.fields[TICKET_FIELD].string_value
-        if ticket_id:
+        if is_of_envoy(ticket_id):
             self._door.capture(ticket_id, sent_bytes(ticket_id, entry), final=final)
-        elif noted:
+        elif noted and not ticket_id:
             self._door.capture(noted, 0, final=True)  # Envoy never saw the ticket
 
 

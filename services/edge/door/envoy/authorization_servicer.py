@@ -17,7 +17,7 @@ from services.edge.admission import Client, credential_of
 from services.edge.door.door import Door
 from services.edge.door.envoy.streams import HEADER, Streams
 from services.edge.door.requests import GuestRequest
-from services.edge.door.tickets import Ticket
+from services.edge.door.tickets import BY_ENVOY, Ticket
 from services.edge.http.problems import problem
 from services.rpc.call import Call
 from services.rpc.encoded import Encoded
@@ -128,7 +128,7 @@ def _guest_request(attributes: pb.AttributeContext, metadata: Mapping[str, str])
         meter = extensions.get(METER_EXTENSION, "")
     estimate = int(stated) if stated.isdecimal() and len(stated) < _DIGITS else None
     node = metadata.get(NODE_KEY, "")
-    return GuestRequest(method, http.host, http.path, node, http.id, estimate, meter)
+    return GuestRequest(method, http.host, http.path, node, http.id, estimate, meter, BY_ENVOY)
 
 
 def _denied(error: ServiceError, call: Call) -> pb.CheckResponse:

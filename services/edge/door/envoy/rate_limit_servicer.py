@@ -11,7 +11,7 @@ from tollmesh.envoy.v3 import rate_limit_pb2 as pb
 from tollmesh.envoy.v3 import rate_limit_pb2_grpc as pb_grpc
 
 from services.edge.door.door import Door
-from services.edge.door.tickets import meter_of
+from services.edge.door.tickets import is_of_envoy, meter_of
 from services.process.logs import get_logger
 
 SENT, RECEIVED = "sent", "received"
@@ -38,7 +38,7 @@ class RateLimitServicer(pb_grpc.RateLimitServiceServicer):
         del context
         for descriptor in request.descriptors:
             for entry in descriptor.entries:
-                if entry.key == _KEYS.get(meter_of(entry.value), SENT):
+                if is_of_envoy(entry.value) and entry.key == _KEYS.get(meter_of(entry.value), SENT):
                     self._take(entry.value, descriptor)
         return _OK
 
