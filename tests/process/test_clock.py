@@ -25,7 +25,7 @@ READERS = {
     "services/edge/door/log_file.py": "when a file was looked at, against the times of files",
     "services/edge/http/exchange.py": "Date",
     "services/edge/http/hits.py": "Date",
-    "services/edge/http/server.py": "Date",
+    "services/edge/http/refusals.py": "Date",
     "services/edge/origins/answers.py": "ages by Date and Expires (RFC 9111)",
     "services/edge/origins/fetches.py": "ages by Date and Expires (RFC 9111)",
     "services/edge/origins/passing.py": "ages by Date and Expires (RFC 9111)",
