@@ -217,7 +217,7 @@ async def test_the_memory_tier_stays_within_its_bytes() -> None:
 
 
 async def test_the_memory_tier_holds_no_more_than_its_bytes_at_any_moment() -> None:
-    """And a few values that are just leaving: moka drops them when no thread looks at them any more.
+    """And a few values that are just leaving: moka drops them when no thread looks at them.
 
     Counted by who is alive, not by what the cache says.
     """
