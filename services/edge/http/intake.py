@@ -14,7 +14,7 @@ HitRequest = tuple[float, str, str, str | None, str, str]
 and the account."""
 
 _BATCH_S = 0.05
-_BATCH = 64  # so few that making their lines holds nobody up
+_BATCH = 16  # so few that making their lines holds nobody up
 
 
 class Intake:
