@@ -56,4 +56,6 @@ async def serve_front(
     """Serves it as a server serves its own addresses, but without TLS."""
     config, state = server.config, server.server_state
     make = partial(config.http_protocol_class, config=config, server_state=state, app_state={})
-    return await asyncio.get_running_loop().create_unix_server(make, sock=listener)
+    # A Unix socket refuses at once whom it has no room to let wait.
+    loop, backlog = asyncio.get_running_loop(), config.backlog
+    return await loop.create_unix_server(make, sock=listener, backlog=backlog)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
@@ -13,6 +14,8 @@ import pytest
 from services.edge.http.listener import bind_front
 from tests.edge.conftest import Tenant, World, object_path, some_bytes
 from tests.support.service_process import run_to_its_end, running
+
+BURST = 300
 
 
 def mode_of(path: Path) -> int:
@@ -33,6 +36,15 @@ async def test_it_serves_as_the_address_does_and_nobody_else(
         assert mode_of(front_socket) == 0o600
         await edge.edge.payments.drain(10.0)
         assert sum(await tenant.paid_bytes()) == 3 * len(data)
+
+
+async def test_a_burst_of_connections_waits_to_be_taken(world: World, front_socket: Path) -> None:
+    async with world.edge(front_socket=front_socket):
+        with ExitStack() as callers:
+            for _ in range(BURST):  # the edge takes none meanwhile: it shares this thread
+                caller = callers.enter_context(socket.socket(socket.AF_UNIX))
+                caller.setblocking(False)
+                caller.connect(str(front_socket))
 
 
 async def test_what_a_killed_process_left_is_replaced(world: World, front_socket: Path) -> None:
