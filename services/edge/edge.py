@@ -98,7 +98,7 @@ class Edge:
         self._is_ready = False
         self._intake = Intake(settings.max_concurrent_calls)
         cors = Cors(settings.cors_origins)
-        self._application = Application(self._routes(), cors, self._intake)
+        self._application = Application(self._routes(), cors, self._intake, self._fronts)
         self.http = HttpServer(
             self._application,
             listen=settings.listen,
@@ -182,9 +182,13 @@ class Edge:
         )
 
     @cached_property
+    def _fronts(self) -> Fronts:
+        return Fronts.of(self._settings.front_secret_file)
+
+    @cached_property
     def _accelerator(self) -> Accelerator:
         return Accelerator(
-            Fronts.of(self._settings.front_secret_file),
+            self._fronts,
             self.admission,
             self.door,
             self.captures,
@@ -235,7 +239,7 @@ class Edge:
         add_operations(routes, self.admission, self.operations)
         routes.add("GET HEAD", "/healthz", health.healthz)
         routes.add("GET HEAD", "/readyz", health.readyz)
-        door = DoorHandlers(self._accelerator.fronts, self.door, self.captures)
+        door = DoorHandlers(self.door, self.captures)
         routes.add("GET", "/door/authorize", door.authorize)
         routes.add("GET", "/door/auth-request", door.auth_request)
         routes.add("POST", "/door/captures", door.report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from services.edge.background import start
@@ -21,8 +21,12 @@ from services.edge.pins.pin_keeper import PinKeeper
 from services.edge.pins.pin_periods import Periods, Terms
 from services.edge.pins.pins import Pins
 from services.edge.settings import EdgeSettings
+from services.process.logs import get_logger
 
 _LONGEST_ROUND_S = 30.0
+_AGAIN_S = 30.0
+
+log = get_logger(__name__)
 
 
 class Upkeep:
@@ -40,13 +44,23 @@ class Upkeep:
 
     def start(self) -> None:
         """Begins, in the background."""
-        self._tasks = [start(self.keeper.run()), start(self.scrubber.run())]
+        self._tasks = [start(_kept_on(work)) for work in (self.keeper.run, self.scrubber.run)]
 
     async def stop(self) -> None:
         """Ends it; what is half-done is done by the next process."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _kept_on(work: Callable[[], Awaitable[None]]) -> None:
+    """Begins work anew that a mistake of ours ended: pins are to be paid all the same."""
+    while True:
+        try:
+            return await work()
+        except Exception:
+            log.exception("upkeep_failed")
+        await asyncio.sleep(_AGAIN_S)
 
 
 @dataclass(frozen=True, slots=True)

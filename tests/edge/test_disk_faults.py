@@ -13,7 +13,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from services.edge import upkeep
 from services.edge.cache.directory import CacheDirectoryError
+from services.edge.cache.scrubber import Scrubber
 from tests.edge.conftest import RunningEdge, Tenant, World, object_path, some_bytes, until
 from tests.support.fake_chain import NETWORK
 from tests.support.service_process import run_to_its_end, running
@@ -137,6 +139,17 @@ async def test_a_file_that_cannot_be_read_is_fetched_again(
         assert (answer.headers["Cache-Status"], answer.body) == ('"test"; hit; detail=disk', data)
 
 
+class Broken:
+    """A step that always fails, by a mistake."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    async def __call__(self, _: int) -> None:
+        self.times += 1
+        raise RuntimeError("a mistake")
+
+
 async def test_a_small_file_that_cannot_be_read_is_a_miss(world: World, tenant: Tenant) -> None:
     data = some_bytes(100_000)
     cid = world.chain.add(data)
@@ -184,6 +197,19 @@ async def test_damage_is_looked_for_in_the_background(world: World, tenant: Tena
     async with world.edge(scrub_bytes_per_s=100 * MEBIBYTE) as edge:
         await until(lambda: edge.edge.disk.info(cid) is None, "it is found at the first round")
         assert (await edge.get(object_path(cid), tenant)).body == data
+
+
+async def test_what_nobody_thought_of_does_not_end_that(
+    world: World, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(Scrubber, "_pace", broken := Broken())
+    cid = world.chain.add(some_bytes(10_000))
+    async with world.edge(scrub_bytes_per_s=0) as edge:
+        await edge.get(object_path(cid), tenant)
+        await edge.cached(cid)
+    async with world.edge(scrub_bytes_per_s=100 * MEBIBYTE):
+        await until(lambda: broken.times > 2, "it begins again, and again")
 
 
 async def test_a_cache_that_cannot_be_written_is_said_at_the_start(

@@ -12,6 +12,7 @@ import pytest
 from services.edge.http import server
 from services.edge.http.application import Application
 from services.edge.http.cors import Cors
+from services.edge.http.fronts import Fronts
 from services.edge.http.intake import Intake
 from services.edge.http.routes import Routes
 from services.edge.http.server import HttpServer
@@ -116,6 +117,6 @@ async def test_a_taken_address_is_said_to_be_taken() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        application = Application(Routes(), Cors(), Intake(1))
+        application = Application(Routes(), Cors(), Intake(1), Fronts(None))
         with pytest.raises(OSError, match=f"cannot listen on {address}"):
             await HttpServer(application, listen=address).start()

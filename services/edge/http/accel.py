@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.edge.admission import Admission, Caller, Client, Place
+from services.edge.admission import Admission, Caller, Place
 from services.edge.cache.disk import DiskCache
 from services.edge.credit.holds import Usage
 from services.edge.credit.payments import Payment, Payments
@@ -86,7 +86,7 @@ class Accelerator:
         prefix: str,
         region: str,
     ) -> None:
-        self.fronts = fronts
+        self._fronts = fronts
         self._admission = admission
         self._door = door
         self._captures = captures
@@ -98,17 +98,13 @@ class Accelerator:
 
     def delivers(self, exchange: Exchange) -> bool:
         """Whether an nginx of ours delivers the answer."""
-        return "tollmesh-accel" in exchange.headers and self.fronts.sent(exchange)
+        return exchange.is_from_front and "tollmesh-accel" in exchange.headers
 
     def asked(self, fields: Mapping[bytes, bytes]) -> bool:
         """Whether a request's header fields say that nginx delivers, and can send files."""
-        return fields.get(b"tollmesh-accel") == b"redirect" and self.fronts.know(
+        return fields.get(b"tollmesh-accel") == b"redirect" and self._fronts.know(
             fields.get(b"tollmesh-front", b"")
         )
-
-    def reader(self, exchange: Exchange) -> Client:
-        """Who asks, or whom nginx asks for."""
-        return self.fronts.reader(exchange) if self.delivers(exchange) else exchange.client
 
     async def make_place(self, exchange: Exchange, caller: Caller) -> None:
         """Sees to it that what nginx has delivered takes no place among requests in flight."""

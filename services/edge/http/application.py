@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from services.edge.http.cors import Cors, is_preflight
 from services.edge.http.exchange import Exchange
+from services.edge.http.fronts import Fronts
 from services.edge.http.hosts import check_host
 from services.edge.http.intake import Intake
 from services.edge.http.problems import PathNotFoundError
@@ -41,12 +42,14 @@ class Application:
         routes: what there is.
         cors: which web pages may read answers.
         intake: lets requests in.
+        fronts: who may say that somebody else asks.
     """
 
-    def __init__(self, routes: Routes, cors: Cors, intake: Intake) -> None:
+    def __init__(self, routes: Routes, cors: Cors, intake: Intake, fronts: Fronts) -> None:
         self._routes = routes
         self._cors = cors
         self._intake = intake
+        self._fronts = fronts
 
     async def __call__(
         self,
@@ -57,6 +60,7 @@ class Application:
         """Serves one request."""
         started = time.perf_counter()
         exchange = Exchange(scope, receive, send)
+        exchange.is_from_front = self._fronts.sent(exchange)
         exchange.cors = self._cors.fields(exchange.headers)
         call = _call(exchange)
         call.activate()

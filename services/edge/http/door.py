@@ -20,8 +20,7 @@ from services.edge.door.requests import GuestRequest
 from services.edge.door.tickets import Ticket
 from services.edge.errors import RateLimitedError
 from services.edge.http.exchange import Exchange
-from services.edge.http.fronts import Fronts
-from services.edge.http.problems import Headers, Problem, problem
+from services.edge.http.problems import FrontUnknownError, Headers, Problem, problem
 from services.rpc.errors import InvalidArgumentError, ServiceError, ShuttingDownError
 
 MAX_REPORT_BYTES = 1024 * 1024
@@ -36,24 +35,22 @@ class DoorHandlers:
     """Handlers of the paths under ``/door``: for fronts alone.
 
     Args:
-        fronts: who they are.
         door: admits.
         captures: takes reports.
     """
 
-    def __init__(self, fronts: Fronts, door: Door, captures: Captures) -> None:
-        self._fronts = fronts
+    def __init__(self, door: Door, captures: Captures) -> None:
         self._door = door
         self._captures = captures
 
     async def authorize(self, exchange: Exchange) -> None:
         """``GET /door/authorize``: 204 with a ticket, or the problem that the reader gets."""
-        self._fronts.check(exchange)
+        _check(exchange)
         await self._answer(exchange, await self._admitted(exchange, _IN_CADDY))
 
     async def auth_request(self, exchange: Exchange) -> None:
         """``GET /door/auth-request``: the same in the form that nginx passes on."""
-        self._fronts.check(exchange)
+        _check(exchange)
         try:
             ticket = await self._admitted(exchange, _IN_NGINX)
         except ServiceError as error:
@@ -69,7 +66,7 @@ class DoorHandlers:
 
         Idempotent: a line that was taken before is answered ``repeated`` and does nothing.
         """
-        self._fronts.check(exchange)
+        _check(exchange)
         outcomes = []
         for line in (await _body(exchange)).splitlines():
             try:
@@ -82,13 +79,12 @@ class DoorHandlers:
     async def _admitted(self, exchange: Exchange, words: str) -> Ticket:
         request = _guest_request(exchange, words)
         exchange.log_fields["guest"] = f"{request.method} {request.path.partition('?')[0]}"
-        reader = self._fronts.reader(exchange)
         try:
-            ticket = await self._door.admit(reader, request)
+            ticket = await self._door.admit(exchange.client, request)
         except RateLimitedError:
             # Perhaps what ended is only in the log yet.
             await self._captures.catch_up()
-            ticket = await self._door.admit(reader, request)
+            ticket = await self._door.admit(exchange.client, request)
         if exchange.connection.lost or self._captures.is_abandoned(request.request_key):
             # The reader left, and the front with it: nobody gets this ticket, or reports on it.
             self._door.capture(ticket.id, 0, final=True)
@@ -107,6 +103,12 @@ class DoorHandlers:
             (b"tollmesh-available", b"%d" % ticket.available if ticket.id else b""),
         ]
         await exchange.respond(204, headers)
+
+
+def _check(exchange: Exchange) -> None:
+    """Raises FrontUnknownError unless a front asks."""
+    if not exchange.is_from_front:
+        raise FrontUnknownError
 
 
 def _guest_request(exchange: Exchange, words: str) -> GuestRequest:

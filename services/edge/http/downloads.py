@@ -73,7 +73,7 @@ class DownloadHandlers:
         await self._get(exchange, self._default_network, cid, "attachment")
 
     async def _get(self, exchange: Exchange, network: str, cid: str, disposition: str) -> None:
-        client = self._accelerator.reader(exchange)
+        client = exchange.client
         caller = await self._admission.authorize(client, DOWNLOAD, f"{network}/{cid}")
         exchange.log_fields["account_id"] = caller.account_id
         await self._accelerator.make_place(exchange, caller)

@@ -41,6 +41,8 @@ class Exchange:
         self.connection: Connection = scope["state"]["connection"]
         self.headers: dict[str, str] = _joined(scope["headers"])
         """Header fields by lower-case name; the values of a repeated one joined by commas."""
+        self.is_from_front = False
+        """Whether a server of the operator's asks for somebody else, and says for whom."""
         self.cors: Headers = []
         """What every answer tells browsers of pages that may read it, unless it says so itself."""
         self.status = 0
@@ -73,11 +75,15 @@ class Exchange:
 
     @cached_property
     def client(self) -> Client:
-        """Who asks."""
+        """Who asks: the reader, also where a front asks for them."""
+        headers, address = self.headers, self._peer[0] if self._peer else ""
+        if self.is_from_front:
+            told = headers.get("x-real-ip") or headers.get("x-forwarded-for", "").partition(",")[0]
+            address = told.strip() or address
         return Client(
-            credential=credential_of(self.headers),
-            ip_address=self._peer[0] if self._peer else "",
-            user_agent=self.headers.get("user-agent", ""),
+            credential=credential_of(headers),
+            ip_address=address,
+            user_agent=headers.get("user-agent", ""),
         )
 
     def inform(self, status: int, reason: bytes, headers: Headers) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hmac
 from typing import Self
 
-from services.edge.admission import Client
 from services.edge.http.exchange import Exchange
-from services.edge.http.problems import FrontUnknownError
 from services.process.settings import SecretFile
 
 
@@ -34,16 +32,3 @@ class Fronts:
     def know(self, secret: bytes) -> bool:
         """Whether this is the secret."""
         return self._secret is not None and hmac.compare_digest(secret, self._secret)
-
-    def check(self, exchange: Exchange) -> None:
-        """Raises FrontUnknownError unless the request comes from a front."""
-        if not self.sent(exchange):
-            raise FrontUnknownError
-
-    @staticmethod
-    def reader(exchange: Exchange) -> Client:
-        """Who asks the front, as the front says."""
-        headers = exchange.headers
-        address = headers.get("x-real-ip") or headers.get("x-forwarded-for", "").partition(",")[0]
-        known = exchange.client
-        return Client(known.credential, address.strip() or known.ip_address, known.user_agent)

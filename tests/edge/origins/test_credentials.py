@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tests.edge.conftest import World
 from tests.edge.origins.conftest import Fronted
 from tests.support.http_origin import HttpOrigin, answer
 
+SECRET = "a-secret-of-the-tests-0123456789"
 CACHEABLE = {"cache_control": "max-age=60"}
 
 
@@ -99,6 +101,26 @@ async def test_what_clients_say_of_themselves_is_replaced(fronted: Fronted) -> N
     for name in ("x-forwarded-for", "x-real-ip", "x-hop", "te", "connection", "keep-alive"):
         assert request[name] is None, name
     assert request["host"] == fronted.origin.url.removeprefix("http://")
+
+
+class TestBehindAFront:
+    """An edge behind a server of the operator's, which names the reader."""
+
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> dict[str, Any]:
+        secret_file = tmp_path / "front.secret"
+        secret_file.write_text(SECRET)
+        return {"front_secret_file": secret_file}
+
+    async def test_the_origin_is_told_of_the_reader(self, fronted: Fronted) -> None:
+        fronted.origin.on("/a", answer(200, b"body"))
+        await fronted.get("/a", tollmesh_front=SECRET, x_real_ip="10.0.0.1")
+        assert (fronted.origin.requests[-1]["forwarded"] or "").startswith("for=10.0.0.1;host=")
+
+    async def test_whoever_else_names_one_is_not_believed(self, fronted: Fronted) -> None:
+        fronted.origin.on("/a", answer(200, b"body"))
+        await fronted.get("/a", tollmesh_front=f"{SECRET}x", x_real_ip="10.0.0.1")
+        assert (fronted.origin.requests[-1]["forwarded"] or "").startswith("for=127.0.0.1;host=")
 
 
 class TestWhereThatIsWanted:
