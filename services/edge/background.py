@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -43,6 +43,18 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
+
+
+async def ended(tasks: Iterable[asyncio.Task[Any]], timeout_s: float) -> int:
+    """Waits until tasks have ended, and cancels those that have not by then: how many these are."""
+    waiting = set(tasks)
+    if not waiting:
+        return 0
+    _, late = await asyncio.wait(waiting, timeout=timeout_s)
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    return len(late)
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

@@ -22,7 +22,7 @@ from uuid import uuid4
 from tollmesh.credits.v1 import credits_pb2 as credits_pb
 
 from services.credits.errors import HoldNotOpenError, InsufficientCreditError
-from services.edge.background import start
+from services.edge.background import ended, start
 from services.edge.behind import NotAskedError
 from services.edge.credit.journal import Entry, Journal
 from services.edge.credit.ledger import REPEAT_S, Ledger, Reserved
@@ -229,14 +229,9 @@ class Holds:
 
     async def drain(self, timeout_s: float) -> None:
         """Waits for settlements under way; those that do not end in time stay in the journal."""
-        tasks = set(self._tasks)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=timeout_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-            if late:
-                log.warning("settlements_postponed", count=len(late))
+        late = await ended(self._tasks, timeout_s)
+        if late:
+            log.warning("settlements_postponed", count=late)
         self._journal.close()
 
     def refused(self, error: InsufficientCreditError) -> InsufficientCreditError:

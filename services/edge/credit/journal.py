@@ -14,14 +14,13 @@ ASCII; then the resource (256, UTF-8).
 
 from __future__ import annotations
 
-import mmap
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from tollmesh.credits.v1 import credits_pb2
 
+from services.edge.slots import open_slots
 from services.rpc.errors import OverloadedError
 
 _SLOT = struct.Struct("<BBBBIQdQ64s64s64s32s256s")
@@ -66,14 +65,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, slots: int) -> None:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            size = max(os.fstat(fd).st_size // _SLOT.size, slots) * _SLOT.size
-            os.posix_fallocate(fd, 0, size)
-            self._pages = mmap.mmap(fd, size)
-        finally:
-            os.close(fd)
-        count = size // _SLOT.size
+        self._pages, count = open_slots(path, _SLOT.size, slots)
         self._free = [slot for slot in reversed(range(count)) if not self._is_taken(slot)]
         self._left = [slot for slot in range(count) if self._is_taken(slot)]
 

@@ -27,12 +27,13 @@ meter (32), currency (32).
 from __future__ import annotations
 
 import mmap
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from services.edge.slots import open_slots
 
 SLOT_BYTES = 640
 _WORD_BYTES = 8
@@ -231,14 +232,7 @@ class LeaseJournal:
     """
 
     def __init__(self, path: Path, slots: int) -> None:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            count = max(os.fstat(fd).st_size // SLOT_BYTES, slots)
-            size = count * SLOT_BYTES
-            os.posix_fallocate(fd, 0, size)
-            self._pages = mmap.mmap(fd, size)
-        finally:
-            os.close(fd)
+        self._pages, count = open_slots(path, SLOT_BYTES, slots)
         self._words = memoryview(self._pages).cast("Q")
         found = [Slot(self._pages, self._words, number) for number in range(count)]
         self._free = [slot for slot in reversed(found) if not slot.is_taken]

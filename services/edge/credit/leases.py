@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from services.credits.errors import InsufficientCreditError
-from services.edge.background import start
+from services.edge.background import ended, start
 from services.edge.credit.holds import Usage
 from services.edge.credit.lease_books import Lease, LeasePayment
 from services.edge.credit.lease_calls import LeaseCalls
@@ -166,14 +166,9 @@ class Leases:
             self._asking.cancel()
         for keeper in list(self._keepers.values()):
             keeper.leave()
-        tasks = set(self._tasks)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=timeout_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-            if late:
-                log.warning("leases_postponed", count=len(late))
+        late = await ended(self._tasks, timeout_s)
+        if late:
+            log.warning("leases_postponed", count=late)
 
     def _price_changed(self, meter: str) -> None:
         """Leases of a meter whose price is not what it was are closed."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from services.credits.errors import InsufficientCreditError
 from services.edge.admission import Caller
-from services.edge.background import start
+from services.edge.background import ended, start
 from services.edge.credit.holds import Usage
 from services.edge.credit.payments import Payment, Payments
 from services.edge.door.late import LateReports
@@ -157,12 +157,7 @@ class OpenTickets:
         """Ends what goes on in the background; open tickets stay for the next process."""
         if self._sweep_due is not None:
             self._sweep_due.cancel()
-        tasks = set(self._tasks)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=timeout_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await ended(self._tasks, timeout_s)
         if self._open:
             log.warning("tickets_unreported", count=len(self._open))
         self._register.close()

@@ -11,14 +11,13 @@ a report can come (f64, Unix time in s).
 
 from __future__ import annotations
 
-import mmap
-import os
 import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from services.edge.slots import open_slots
 from services.rpc.errors import OverloadedError
 
 _SLOT = struct.Struct("<B3x12sQQd")
@@ -45,17 +44,10 @@ class Register:
     """
 
     def __init__(self, path: Path, slots: int, *, keep_s: float) -> None:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            size = max(os.fstat(fd).st_size // _SLOT.size, slots) * _SLOT.size
-            os.posix_fallocate(fd, 0, size)
-            self._pages = mmap.mmap(fd, size)
-        finally:
-            os.close(fd)
+        self._pages, count = open_slots(path, _SLOT.size, slots)
         self._keep_s = keep_s
         self._overdue = {name: overdue for _, name, overdue in sorted(self._left())}
         taken = {overdue.slot for overdue in self._overdue.values()}
-        count = size // _SLOT.size
         self._free = [slot for slot in reversed(range(count)) if slot not in taken]
 
     def enter(self, process: bytes, number: int, ends_in_s: float) -> int:
