@@ -88,6 +88,7 @@ async def test_nodes_that_a_reorg_drops_are_gone_and_published_again(
     data = random.Random(2).randbytes(SIZE)
     async with publisher_and_reader(tmp_path, anvil) as (chain, reader):
         await anvil.mine(3)
+        before = await anvil.height()
         cid = (await chain.publish(data)).cid
         await chain.until_state(cid, pb.PUBLICATION_STATE_PUBLISHED, anvil.mine_pending)
         await until_following(reader)
@@ -98,7 +99,7 @@ async def test_nodes_that_a_reorg_drops_are_gone_and_published_again(
             await until(
                 lambda: asyncio.sleep(0), lambda _: at_reader.finality.total() > 0, "a read"
             )
-            await anvil.reorg(3)
+            await anvil.reorg(await anvil.height() - before)  # every block with a node
             await until_following(reader)
             with pytest.raises(ObjectNotFoundError) as refused:
                 await reader.stat(cid)
